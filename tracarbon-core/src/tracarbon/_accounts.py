@@ -1,0 +1,110 @@
+"""What each device has used: joules, and the seconds that they cover, since the meter was opened."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from tracarbon.hardwares.energy import Band, Device, DeviceUsage, Fidelity, Scope
+
+_ROUNDING_SECONDS = 1e-3
+
+
+@dataclass(slots=True, eq=False)
+class Source:
+    """A sensor as the meter knows it.
+
+    Attributes:
+        order: its place in the file; of equals, the first wins.
+        max_gap_seconds: the trapezoidal rule bridges no more than this between two instantaneous samples.
+    """
+
+    name: str
+    order: int
+    scope: Scope
+    fidelity: Fidelity
+    max_gap_seconds: float
+    method: str | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Account:
+    """The energy of one device of one sensor.
+
+    Attributes:
+        missed: how many windows in a row closed without a reading.
+    """
+
+    source: Source
+    device: Device
+    joules: float = 0.0
+    seconds: float = 0.0
+    low_joules: float = 0.0
+    high_joules: float = 0.0
+    missed: int = 0
+    sample: tuple[float, DeviceUsage] | None = None
+
+    @property
+    def fidelity(self) -> Fidelity:
+        """How good its figures are."""
+        return self.device.fidelity or self.source.fidelity
+
+    def add(self, reading: DeviceUsage, at: float, opened_at: float) -> None:
+        """Add a reading taken at the monotonic second `at`; what it covers from before `opened_at` is not ours."""
+        seconds = reading.window_seconds
+        if seconds is None:
+            self._integrate(reading, at)
+        elif at - seconds >= opened_at - _ROUNDING_SECONDS:
+            self._book(reading.watts, seconds, reading.band)
+
+    def _integrate(self, reading: DeviceUsage, at: float) -> None:
+        previous, self.sample = self.sample, (at, reading)
+        if previous is None:
+            return
+        earlier_at, earlier = previous
+        seconds = at - earlier_at
+        if 0 < seconds <= self.source.max_gap_seconds:
+            self._book((earlier.watts + reading.watts) / 2, seconds, _mean_band(earlier.band, reading.band))
+
+    def _book(self, watts: float, seconds: float, band: Band | None) -> None:
+        joules = watts * seconds
+        self.joules += joules
+        self.seconds += seconds
+        self.low_joules += joules if band is None else band.low * seconds
+        self.high_joules += joules if band is None else band.high * seconds
+
+    def balance(self) -> Balance:
+        """Return what it stands at."""
+        return Balance(self.joules, self.seconds, self.low_joules, self.high_joules)
+
+
+def _mean_band(one: Band | None, other: Band | None) -> Band | None:
+    if one is None or other is None:
+        return None
+    return Band((one.low + other.low) / 2, (one.high + other.high) / 2)
+
+
+class Balance(NamedTuple):
+    """What an account stood at when a window was closed."""
+
+    joules: float
+    seconds: float
+    low_joules: float
+    high_joules: float
+
+
+_ZERO = Balance(0.0, 0.0, 0.0, 0.0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Closing:
+    """Where every account stood when a window was closed, by the account's index."""
+
+    at: float
+    wall_time: float
+    balances: Sequence[Balance] = ()
+
+    def balance(self, index: int) -> Balance:
+        """Return the balance of an account; zero where the account was opened later."""
+        return self.balances[index] if index < len(self.balances) else _ZERO

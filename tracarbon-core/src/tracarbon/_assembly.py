@@ -1,0 +1,358 @@
+"""From a configuration to a pipeline ready to run: plugins are found, their options checked, and all is wired up."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from tracarbon._clock import Clock
+from tracarbon._configuration import Configuration, Table
+from tracarbon._discovery import (
+    CORE_DISTRIBUTION,
+    HOOK,
+    SENSOR,
+    InstalledPlugin,
+    Kind,
+    distribution_of,
+    find_plugin,
+    installed_plugins,
+    load_class,
+    load_plugin,
+)
+from tracarbon._document import nearest
+from tracarbon._pipeline import Pipeline
+from tracarbon._probing import Probed, default_context, working_sensors
+from tracarbon.exceptions import PluginError, TracarbonException
+from tracarbon.exporters.exporter import Exporter, MetricGenerator
+from tracarbon.hardwares.energy import Scope
+from tracarbon.hardwares.sensors import Sensor
+from tracarbon.locations.location import Location
+from tracarbon.metrics import Tag
+from tracarbon.plugin import Plugin, PluginContext, PluginOptions, platform_name
+
+logger = logging.getLogger("tracarbon")
+
+
+@dataclass(slots=True)
+class Resolved:
+    """A table with the plugin that it names and its options checked."""
+
+    table: Table
+    plugin: InstalledPlugin
+    loaded: Any
+    options: PluginOptions
+
+
+@dataclass(slots=True)
+class Plan:
+    """A configuration checked against the installed plugins: what would run."""
+
+    configuration: Configuration
+    location: Resolved
+    sensors: list[Resolved]
+    generators: list[Resolved]
+    exporters: list[Resolved]
+    hooks: list[Resolved]
+
+
+def plan(configuration: Configuration) -> Plan:
+    """Check a configuration against the installed plugins. Constructs nothing.
+
+    Raises:
+        ConfigurationError: with every problem at once.
+    """
+    if not configuration.sensors:
+        configuration.sensors = _found_sensors(configuration)
+    sensors = _resolve_all(configuration, configuration.sensors)
+    location = _resolve(configuration, configuration.location) if configuration.location else None
+    generators = _resolve_all(configuration, configuration.generators)
+    exporters = _resolve_all(configuration, configuration.exporters)
+    hooks = _resolve_all(configuration, configuration.hooks)
+    _check_inputs(configuration)
+    _check_overlap(configuration, sensors)
+    configuration.problems.raise_if_any()
+    assert location is not None
+    return Plan(configuration, location, sensors, generators, exporters, hooks)
+
+
+def assemble(plan: Plan, *, clock: Clock | None = None) -> Pipeline:
+    """Construct every plugin of a plan and wire them up. No plugin does I/O yet.
+
+    Raises:
+        ConfigurationError: plugins that refuse their options only now.
+    """
+    return _Assembler(plan, clock).assemble()
+
+
+def best_sensor(platform: str | None = None) -> Sensor:
+    """Return the best installed sensor that works on this machine, with its default options.
+
+    Raises:
+        TracarbonException: none works; says why for each.
+    """
+    if platform is not None and platform != platform_name():
+        raise TracarbonException(f"a sensor for {platform} cannot be probed on {platform_name()}")
+    found, probed = working_sensors(Path("/"))
+    if not found:
+        raise TracarbonException(no_sensor_works(probed))
+    best = found[0]
+    assert best.loaded is not None
+    context = default_context(SENSOR, best.plugin.name, Path("/"))
+    sensor = best.loaded.from_options(best.loaded.Options(), context)
+    assert isinstance(sensor, Sensor)
+    return sensor
+
+
+def no_sensor_works(probed: Iterable[Probed]) -> str:
+    """Say why no sensor works."""
+    reasons = [f"{item.plugin.name}: {item.probe.reason}. {item.probe.remedy}".rstrip(". ") for item in probed]
+    return "no installed sensor works here: " + ("; ".join(reasons) or "none is installed")
+
+
+def _found_sensors(configuration: Configuration) -> list[Table]:
+    found, probed = working_sensors(configuration.host_root)
+    if not found:
+        configuration.problems.add_setting("sensors", no_sensor_works(probed))
+    names = [item.plugin.name for item in found]
+    for item in probed:
+        if not item.probe.works and item.probe.remedy:
+            logger.info("sensor %s is not used: %s. %s", item.plugin.name, item.probe.reason, item.probe.remedy)
+    return [Table(SENSOR, ("sensors", name), name, name) for name in names]
+
+
+def _resolve_all(configuration: Configuration, tables: Sequence[Table]) -> list[Resolved]:
+    resolved = (_resolve(configuration, table) for table in tables)
+    return [item for item in resolved if item is not None]
+
+
+def _resolve(configuration: Configuration, table: Table) -> Resolved | None:
+    problems = configuration.problems
+    plugin: InstalledPlugin | None = None
+    try:
+        plugin = find_plugin(table.kind, table.plugin)
+        if plugin is None:
+            problems.add(table.path, *_not_installed(table.kind, table.plugin))
+            return None
+        loaded = load_plugin(plugin) if table.kind is HOOK else load_class(plugin)
+    except PluginError as error:
+        problems.add(table.path, str(error), plugin.origin if plugin else "")
+        return None
+    model = getattr(loaded, "Options", PluginOptions)
+    options = _validated(configuration, table, model, plugin)
+    return Resolved(table, plugin, loaded, options) if options is not None else None
+
+
+def _not_installed(kind: Kind, name: str) -> tuple[str, str]:
+    message = f"no {kind.word} named '{name}' is installed"
+    distribution = distribution_of(kind, name)
+    if distribution is not None:
+        return message, f"pip install {distribution}"
+    names = [plugin.name for plugin in installed_plugins(kind)]
+    meant = nearest(name, names)
+    if meant is not None:
+        return f"{message}; did you mean '{meant}'?", ""
+    return message, f"installed: {', '.join(names) or 'none'}"
+
+
+def _validated(
+    configuration: Configuration, table: Table, model: type[PluginOptions], plugin: InstalledPlugin
+) -> PluginOptions | None:
+    given = {}
+    for key, value in table.options.items():
+        try:
+            given[key] = _revealed(value)
+        except (OSError, UnicodeDecodeError, LookupError) as error:
+            configuration.problems.add((*table.path, key), str(error), plugin.origin)
+            return None
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        for detail in error.errors(include_url=False):
+            _add_option_problem(configuration, table, model, plugin, detail)
+        return None
+
+
+def _revealed(value: object) -> object:
+    """Fetch what is written as `{ env = "NAME" }` or `{ file = "PATH" }`: secrets do not belong into the file."""
+    if not isinstance(value, dict) or len(value) != 1:
+        return value
+    ((source, name),) = value.items()
+    if source == "env" and isinstance(name, str):
+        from os import environ
+
+        if not environ.get(name):
+            raise LookupError(f"the environment variable {name} is not set")
+        return environ[name]
+    if source == "file" and isinstance(name, str):
+        return Path(name).expanduser().read_text("utf-8").strip()
+    return value
+
+
+def _add_option_problem(
+    configuration: Configuration, table: Table, model: type[PluginOptions], plugin: InstalledPlugin, detail: Any
+) -> None:
+    path = (*table.path, *detail["loc"])
+    kind = detail["type"]
+    if kind == "extra_forbidden":
+        meant = nearest(str(detail["loc"][-1]), model.model_fields)
+        message = "unknown option" + (f"; did you mean '{meant}'?" if meant else _known_options(model))
+    elif kind == "missing":
+        path = table.path
+        message = f"option '{'.'.join(map(str, detail['loc']))}' is missing and required"
+    else:
+        message = str(detail["msg"]).removeprefix("Value error, ")
+        message = message[:1].lower() + message[1:]
+    configuration.problems.add(path, message, plugin.origin)
+
+
+def _known_options(model: type[PluginOptions]) -> str:
+    names = ", ".join(model.model_fields)
+    return f"; there are {names}" if names else "; it has no options"
+
+
+def _check_inputs(configuration: Configuration) -> None:
+    for tables, upstream, word in (
+        (configuration.generators, configuration.sensors, "sensor"),
+        (configuration.exporters, configuration.generators, "generator"),
+    ):
+        names = [table.name for table in upstream]
+        for table in tables:
+            for name in table.inputs or ():
+                if name not in names:
+                    meant = nearest(name, names)
+                    hint = f"did you mean '{meant}'?" if meant else f"there are {', '.join(names) or 'none'}"
+                    configuration.problems.add((*table.path, "inputs"), f"no {word} is named '{name}'; {hint}")
+
+
+def _check_overlap(configuration: Configuration, sensors: Sequence[Resolved]) -> None:
+    """Two sensors of one rank for the same thing: nobody could say which one counts."""
+    ranks: dict[tuple[object, object], Resolved] = {}
+    for resolved in sensors:
+        scope = resolved.loaded.scope
+        if scope is Scope.EXTRA:
+            continue
+        first = ranks.setdefault((scope, resolved.loaded.fidelity), resolved)
+        if first is not resolved:
+            configuration.problems.add(
+                resolved.table.path,
+                f"covers the {scope.value}, {resolved.loaded.fidelity.value}, as sensors.{first.table.name} does",
+                "keep one of them: the same energy would have two figures",
+            )
+
+
+class _Assembler:
+    def __init__(self, plan: Plan, clock: Clock | None) -> None:
+        configuration = plan.configuration
+        tags = [Tag(key, value) for key, value in configuration.tags.items()]
+        self._plan = plan
+        self._configuration = configuration
+        self._pipeline = Pipeline(interval_seconds=configuration.interval_seconds, tags=tags, clock=clock)
+
+    def assemble(self) -> Pipeline:
+        self._add_location()
+        for resolved in self._plan.sensors:
+            self._add_sensor(resolved)
+        for resolved in self._plan.generators:
+            self._add_generator(resolved)
+        for resolved in self._plan.exporters:
+            self._add_exporter(resolved)
+        self._add_hooks()
+        self._configuration.problems.raise_if_any()
+        return self._pipeline
+
+    def _add_location(self) -> None:
+        resolved = self._plan.location
+        self._location: Location | None = None
+        context = self._context(resolved)
+        if (location := self._construct(resolved, context)) is not None:
+            assert isinstance(location, Location)
+            self._location = location
+            self._pipeline.set_location(context.component, location, optional=resolved.table.optional)
+
+    def _add_sensor(self, resolved: Resolved) -> None:
+        context = self._context(resolved)
+        if (sensor := self._construct(resolved, context)) is not None:
+            assert isinstance(sensor, Sensor)
+            table = resolved.table
+            self._pipeline.add_sensor(
+                context.component, sensor, optional=table.optional, interval_seconds=table.interval_seconds
+            )
+
+    def _add_generator(self, resolved: Resolved) -> None:
+        table = resolved.table
+        context = self._context(resolved)
+        context.meter = view = self._pipeline.view(table.inputs)
+        context.location = self._location
+        if (generator := self._construct(resolved, context)) is not None:
+            assert isinstance(generator, MetricGenerator)
+            self._pipeline.add_generator(
+                context.component,
+                generator,
+                view,
+                optional=table.optional,
+                interval_seconds=table.interval_seconds,
+            )
+
+    def _add_exporter(self, resolved: Resolved) -> None:
+        table = resolved.table
+        context = self._context(resolved)
+        context.meter = self._pipeline.view(follows=True)
+        context.location = self._location
+        if (exporter := self._construct(resolved, context)) is not None:
+            assert isinstance(exporter, Exporter)
+            if exporter.metric_prefix_name is None:
+                exporter.metric_prefix_name = self._configuration.metric_prefix_name
+            self._pipeline.add_exporter(
+                context.component,
+                exporter,
+                inputs=table.inputs,
+                optional=table.optional,
+                interval_seconds=table.interval_seconds,
+            )
+
+    def _add_hooks(self) -> None:
+        if not self._plan.hooks:
+            return
+        from tracarbon.hooks import HookDispatcher
+
+        dispatcher = HookDispatcher(self._pipeline.components)
+        for resolved in self._plan.hooks:
+            context = self._context(resolved)
+            hook = resolved.loaded
+            if isinstance(hook, type):
+                hook = self._construct(resolved, context)
+            if hook is not None:
+                dispatcher.register(hook, context.component)
+        dispatcher.configured(self._configuration.source)
+        self._pipeline.listeners.append(dispatcher)
+
+    def _context(self, resolved: Resolved) -> PluginContext:
+        table = resolved.table
+        context = PluginContext(
+            table.name,
+            component=self._pipeline.components.add(table.kind.word, table.name),
+            components=self._pipeline.components,
+            clock=self._pipeline.clock,
+            host_root=self._configuration.host_root,
+            metric_prefix_name=self._configuration.metric_prefix_name,
+        )
+        self._pipeline.at_stop.append(context.close)
+        return context
+
+    def _construct(self, resolved: Resolved, context: PluginContext) -> Plugin | None:
+        try:
+            factory = getattr(resolved.loaded, "from_options", None)
+            made: Plugin = factory(resolved.options, context) if factory else resolved.loaded()
+        except Exception as error:
+            reason = str(error) if isinstance(error, TracarbonException) else f"{type(error).__name__}: {error}"
+            self._configuration.problems.add(resolved.table.path, reason, resolved.plugin.origin)
+            return None
+        return made
+
+
+__all__ = ["CORE_DISTRIBUTION", "Plan", "Resolved", "assemble", "best_sensor", "no_sensor_works", "plan"]

@@ -1,0 +1,98 @@
+"""Asking installed plugins whether they would work on this machine, without letting one that hangs hold up the rest."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tracarbon._discovery import LOCATION, SENSOR, InstalledPlugin, Kind, installed_plugins, load_class
+from tracarbon._states import Components
+from tracarbon.exceptions import PluginError
+from tracarbon.hardwares.energy import Fidelity, Scope
+from tracarbon.hardwares.sensors import Sensor
+from tracarbon.plugin import Plugin, PluginContext, Probe
+
+PROBE_SECONDS = 3.0
+
+
+@dataclass(slots=True)
+class Probed:
+    """An installed plugin and what it said of itself.
+
+    Attributes:
+        plugin: its declaration.
+        loaded: its class; `None` where it could not be imported.
+        probe: what it said.
+    """
+
+    plugin: InstalledPlugin
+    loaded: type[Plugin] | None
+    probe: Probe
+
+
+def probe_plugins(kind: Kind, host_root: Path) -> list[Probed]:
+    """Probe every installed sensor or location; the best first, those that would not work last."""
+    results = [_Attempt(plugin, host_root) for plugin in installed_plugins(kind)]
+    for attempt in results:
+        attempt.start()
+    return sorted((attempt.result() for attempt in results), key=_order)
+
+
+def working_sensors(host_root: Path) -> tuple[list[Probed], list[Probed]]:
+    """Return the sensors that a pipeline without `[sensors]` runs, and every sensor that was probed.
+
+    These are the best sensor for the host and every extra device's: measured before modelled before estimated.
+    """
+    probed = probe_plugins(SENSOR, host_root)
+    working = [item for item in probed if item.probe.works]
+    of_host = [item for item in working if _scope(item) is not Scope.EXTRA]
+    return of_host[:1] + [item for item in working if _scope(item) is Scope.EXTRA], probed
+
+
+def default_context(kind: Kind, name: str, host_root: Path) -> PluginContext:
+    """Return the context that a plugin is probed in."""
+    return PluginContext(name, component=Components().add(kind.word, name), host_root=host_root)
+
+
+def _scope(item: Probed) -> Scope:
+    return item.loaded.scope if item.loaded is not None and issubclass(item.loaded, Sensor) else Scope.HOST
+
+
+def _order(item: Probed) -> tuple[bool, int, bool, str]:
+    fidelity = item.probe.fidelity or Fidelity.ESTIMATED
+    is_whole_machine = _scope(item) is Scope.WHOLE_MACHINE
+    return not item.probe.works, fidelity.rank, not is_whole_machine, item.plugin.name
+
+
+class _Attempt:
+    def __init__(self, plugin: InstalledPlugin, host_root: Path) -> None:
+        self._plugin = plugin
+        self._host_root = host_root
+        self._loaded: type[Plugin] | None = None
+        self._probe: Probe | None = None
+        self._thread = threading.Thread(target=self._run, name=f"tracarbon-probe-{plugin.name}", daemon=True)
+
+    def start(self) -> None:
+        # Imports take a lock each: one after another they cost no more, and a probe only hangs by itself.
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._loaded = load_class(self._plugin)
+            probe: Callable[[Any], Probe] = self._loaded.probe  # type: ignore[attr-defined]
+            self._probe = probe(default_context(self._plugin.kind, self._plugin.name, self._host_root))
+        except PluginError as error:
+            self._probe = Probe(works=False, reason=str(error))
+        except Exception as error:
+            self._probe = Probe(works=False, reason=f"{type(error).__name__}: {error}")
+
+    def result(self) -> Probed:
+        self._thread.join(PROBE_SECONDS)
+        late = Probe(works=False, reason=f"it did not say within {PROBE_SECONDS:g} s whether it works here")
+        return Probed(self._plugin, self._loaded, self._probe or late)
+
+
+__all__ = ["LOCATION", "SENSOR", "Probed", "default_context", "probe_plugins", "working_sensors"]

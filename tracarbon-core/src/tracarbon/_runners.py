@@ -1,0 +1,427 @@
+"""One task per component: enter the plugin, let it work, and bring it back with back-off when it fails."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+import anyio
+
+from tracarbon._clock import Clock
+from tracarbon._collect import Collector
+from tracarbon._mailbox import Mailbox
+from tracarbon._meter import Meter, MeterView
+from tracarbon._states import Component
+from tracarbon._watch import watch
+from tracarbon.exceptions import DeliveryUnknown, PermanentExportError, RetryableExportError, TracarbonException
+from tracarbon.exporters.exporter import Exporter, MetricGenerator
+from tracarbon.hardwares.sensors import Sensor
+from tracarbon.metrics import Batch
+from tracarbon.plugin import Plugin
+
+logger = logging.getLogger("tracarbon")
+
+T = TypeVar("T")
+
+FIRST_BACK_OFF_SECONDS = 1.0
+LONGEST_BACK_OFF_SECONDS = 60.0
+REENTER_AFTER_FAILURES = 3
+
+
+class TimeoutExceeded(TracarbonException):
+    """A plugin did not answer in time."""
+
+
+def back_off_seconds(failures: int) -> float:
+    """Return how long to leave a component alone after so many failures in a row."""
+    return float(min(LONGEST_BACK_OFF_SECONDS, FIRST_BACK_OFF_SECONDS * 2 ** min(failures - 1, 10)))
+
+
+def describe(error: BaseException) -> str:
+    """Return what went wrong, in one line."""
+    if isinstance(error, BaseExceptionGroup):
+        return "; ".join(describe(inner) for inner in error.exceptions)
+    text = " ".join(str(error).split())
+    if isinstance(error, TracarbonException) and text:
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+class Runner(ABC):
+    """Runs one component in a task of its own.
+
+    Args:
+        component: its state.
+        plugin: the plugin; entered in this task and left in it.
+        optional: whether the pipeline may start without it.
+        clock: the pipeline's clock.
+    """
+
+    def __init__(self, component: Component, plugin: Plugin, *, optional: bool, clock: Clock) -> None:
+        self.component = component
+        self.plugin = plugin
+        self.optional = optional
+        self.clock = clock
+        self.settled = anyio.Event()
+        self.finished = anyio.Event()
+        self.start_error: Exception | None = None
+        self.cancelled_by_us: Callable[[], bool] = lambda: False
+        self._finishing = False
+        self._pause = anyio.CancelScope()
+        self._failures = 0
+
+    async def run(self) -> None:
+        """Enter the plugin and let it work until `finish`; after a failure, release it, wait and enter it again."""
+        try:
+            while not self._finishing:
+                await self._run_once()
+                if not self.settled.is_set():
+                    self.settled.set()
+                    if not self.optional:
+                        return
+                if not self._finishing:
+                    await self._pause_for(back_off_seconds(self._failures))
+            self.component.stopped()
+        finally:
+            self.settled.set()
+            self.finished.set()
+
+    async def _run_once(self) -> None:
+        try:
+            async with self.plugin:
+                self.component.ok()
+                self.settled.set()
+                await self.work()
+        except (Exception, SystemExit) as error:
+            self._note_failure(error)
+        except anyio.get_cancelled_exc_class() as error:
+            if self.cancelled_by_us():
+                raise
+            self._note_failure(error)
+
+    def _note_failure(self, error: BaseException) -> None:
+        if not self.settled.is_set():
+            self.start_error = error if isinstance(error, Exception) else TracarbonException(describe(error))
+        self.failed(error)
+
+    def failed(self, error: BaseException) -> None:
+        """Note that a call into the plugin failed."""
+        self._failures += 1
+        self.component.failed(describe(error))
+        logger.debug("%s", self.component, exc_info=error)
+
+    def succeeded(self) -> None:
+        """Note that a call into the plugin went well."""
+        self._failures = 0
+
+    def finish(self) -> None:
+        """Ask it to come to its end."""
+        self._finishing = True
+        self._pause.cancel()
+
+    async def call(self, call: Coroutine[Any, Any, T], timeout_seconds: float) -> T:
+        """Await a call into the plugin, with a deadline.
+
+        Raises:
+            TimeoutExceeded: it did not answer in time.
+            Exception: what the plugin raised.
+        """
+        with self.clock.timeout(timeout_seconds):
+            return await watch(call, self._note_blocking)
+        raise TimeoutExceeded(f"no answer within {timeout_seconds:g} s")
+
+    def _note_blocking(self, seconds: float) -> None:
+        self.component.degraded(f"it blocked everybody else for {seconds:.1f} s: its code waits without `await`")
+
+    async def _pause_for(self, seconds: float) -> None:
+        if self._finishing:
+            return
+        with anyio.CancelScope() as self._pause:
+            await self.clock.sleep_until(self.clock.monotonic() + seconds)
+
+    @abstractmethod
+    async def work(self) -> None:
+        """Do the component's work until `finish`."""
+
+
+class LocationRunner(Runner):
+    """Keeps a location entered."""
+
+    async def work(self) -> None:
+        """Wait for the end."""
+        while not self._finishing:
+            await self._pause_for(3600.0)
+
+
+class Sampler(Runner):
+    """Reads one sensor: on its own schedule, and whenever a window is closed.
+
+    Args:
+        interval_seconds: its own schedule, or infinity where the windows' closes suffice.
+        tick_seconds: the pipeline's interval; a sample that would fall together with a close is left to the close.
+        timeout_seconds: how long one read may take.
+    """
+
+    plugin: Sensor
+
+    def __init__(
+        self,
+        component: Component,
+        plugin: Sensor,
+        meter: Meter,
+        *,
+        optional: bool,
+        clock: Clock,
+        interval_seconds: float,
+        tick_seconds: float,
+        timeout_seconds: float,
+    ) -> None:
+        super().__init__(component, plugin, optional=optional, clock=clock)
+        self._meter = meter
+        self._interval = interval_seconds
+        self._tick = tick_seconds
+        self._timeout = timeout_seconds
+        self._asked = anyio.Event()
+        self._answered = anyio.Event()
+        self._answered.set()
+        self._listening = False
+        self._late = False
+
+    def ask(self) -> anyio.Event | None:
+        """Ask for a fresh reading; returns the event to wait for, or `None` where there is nothing to wait for."""
+        if not self._listening:
+            return None
+        if self._answered.is_set():
+            self._answered = anyio.Event()
+            self._asked.set()
+        return None if self._late else self._answered
+
+    def note_missed_close(self) -> None:
+        """Do not wait for it again until it has answered."""
+        self._late = True
+
+    def finish(self) -> None:
+        """Ask it to come to its end."""
+        super().finish()
+        self._asked.set()
+
+    async def work(self) -> None:
+        """Read until the end; a failing sensor is released and entered again."""
+        self._listening = True
+        try:
+            while not self._finishing:
+                if await self._wait_for_turn():
+                    await self._read()
+        finally:
+            self._listening = False
+            self._answered.set()
+
+    async def _wait_for_turn(self) -> bool:
+        due = self._next_due()
+        if due is None:
+            await self._asked.wait()
+        else:
+            with self.clock.timeout(max(0.0, due - self.clock.monotonic())):
+                await self._asked.wait()
+        if self._asked.is_set():
+            self._asked = anyio.Event()
+        self._answered = anyio.Event() if self._answered.is_set() else self._answered
+        return not self._finishing
+
+    def _next_due(self) -> float | None:
+        """The next instant of its own schedule that no close of a window falls on."""
+        interval, opened_at = self._interval, self._meter.opened_at
+        if interval >= self._tick or opened_at < 0:
+            return None
+        slot = int((self.clock.monotonic() - opened_at) / interval + 0.5) + 1
+        while abs(slot * interval - round(slot * interval / self._tick) * self._tick) < interval / 4:
+            slot += 1
+        return opened_at + slot * interval
+
+    async def _read(self) -> None:
+        try:
+            usage = await self.call(self.plugin.get_energy_usage(), self._timeout)
+            self._meter.record(self.component.name, usage, self.clock.monotonic())
+        except Exception as error:
+            self._late = self._late or isinstance(error, TimeoutExceeded)
+            if self._failures + 1 >= REENTER_AFTER_FAILURES:
+                raise
+            self.failed(error)
+        else:
+            self._late = False
+            self.succeeded()
+            if usage.problems:
+                self.component.degraded("; ".join(usage.problems))
+            else:
+                self.component.ok()
+        finally:
+            self._answered.set()
+
+
+class GeneratorRunner(Runner):
+    """Runs one generator once for each window, over a view of the meter of its own.
+
+    Args:
+        view: its view; a window is consumed only when the generator has done with it.
+        deliver: where its batches go.
+        interval_seconds: at least so long between two runs; 0 for every window.
+        timeout_seconds: how long one run may take.
+    """
+
+    plugin: MetricGenerator
+
+    def __init__(
+        self,
+        component: Component,
+        plugin: MetricGenerator,
+        view: MeterView,
+        collector: Collector,
+        deliver: Callable[[Batch], None],
+        *,
+        optional: bool,
+        clock: Clock,
+        interval_seconds: float,
+        timeout_seconds: float,
+    ) -> None:
+        super().__init__(component, plugin, optional=optional, clock=clock)
+        self._view = view
+        self._collector = collector
+        self._deliver = deliver
+        self._interval = interval_seconds
+        self._timeout = timeout_seconds
+        self._ticked = anyio.Event()
+        self._due = 0.0
+        self._is_last = False
+        self.idle = anyio.Event()
+
+    def tick(self, at: float, *, last: bool = False) -> None:
+        """Tell it that a window was closed at `at`; the last window is never skipped."""
+        if at < self._due and not last:
+            return
+        self._due = at + self._interval * 0.999
+        self._is_last = self._is_last or last
+        self._ticked.set()
+
+    def finish(self) -> None:
+        """Ask it to come to its end, after a window that it was told of."""
+        super().finish()
+        self._ticked.set()
+
+    async def work(self) -> None:
+        """Generate until the end."""
+        while True:
+            await self._ticked.wait()
+            if self._finishing and not self._is_last:
+                return
+            self._ticked = anyio.Event()
+            await self._generate()
+            if self._is_last:
+                self._is_last = False
+                return
+
+    async def _generate(self) -> None:
+        window = self._view.advance()
+        if window.seconds <= 0:
+            return
+        try:
+            batch = await self.call(self._collector.collect(self.plugin.generate(), window), self._timeout)
+        except Exception as error:
+            self.failed(error)
+        else:
+            self._view.commit()
+            self.succeeded()
+            self.component.ok()
+            self._deliver(batch)
+
+
+class ExporterRunner(Runner):
+    """Delivers one exporter's batches, each until it has arrived.
+
+    Args:
+        mailbox: what there is to deliver.
+        interval_seconds: at least so long between two deliveries; 0 for every batch.
+        timeout_seconds: how long one delivery may take.
+        on_exported: called with each batch that arrived.
+    """
+
+    plugin: Exporter
+
+    def __init__(
+        self,
+        component: Component,
+        plugin: Exporter,
+        mailbox: Mailbox,
+        on_exported: Callable[[str, Batch], None],
+        *,
+        optional: bool,
+        clock: Clock,
+        interval_seconds: float,
+        timeout_seconds: float,
+    ) -> None:
+        super().__init__(component, plugin, optional=optional, clock=clock)
+        self.mailbox = mailbox
+        self._on_exported = on_exported
+        self._interval = interval_seconds
+        self._timeout = timeout_seconds
+        self._in_flight: Batch | None = None
+        self._leave_alone_seconds: float | None = None
+        self.dropped_records = 0
+
+    @property
+    def undelivered_records(self) -> int:
+        """How many records are waiting."""
+        return len(self.mailbox) + len(self._in_flight or ())
+
+    def finish(self) -> None:
+        """Ask it to deliver what is there and come to its end."""
+        super().finish()
+        self.mailbox.close()
+
+    async def work(self) -> None:
+        """Deliver until the end."""
+        due = 0.0
+        while True:
+            batch = self._in_flight or await self.mailbox.take()
+            if batch is None:
+                return
+            self._in_flight = batch
+            due = max(due, self.clock.monotonic()) + self._interval
+            if not await self._deliver(batch):
+                await self._back_off()
+            elif self._interval:
+                await self._pause_for(due - self.clock.monotonic())
+
+    async def _deliver(self, batch: Batch) -> bool:
+        """Try once; what is left goes back to the mailbox, or stays in flight where it may have arrived."""
+        try:
+            await self.call(self.plugin.export(batch), self._timeout)
+        except (DeliveryUnknown, TimeoutExceeded) as error:
+            self.failed(error)
+            return False
+        except PermanentExportError as error:
+            self._in_flight = None
+            self.dropped_records += len(batch)
+            self.component.failed(f"{len(batch)} records dropped: {describe(error)}")
+            return True
+        except Exception as error:
+            self._in_flight = None
+            self._leave_alone_seconds = getattr(error, "retry_after_seconds", None)
+            is_partial = isinstance(error, RetryableExportError) and error.remaining is not None
+            self.mailbox.give_back(error.remaining if is_partial else batch)  # type: ignore[attr-defined]
+            self.failed(error)
+            return False
+        self._in_flight = None
+        self.succeeded()
+        self.component.ok()
+        self._on_exported(self.component.name, batch)
+        return True
+
+    async def _back_off(self) -> None:
+        seconds = max(self._leave_alone_seconds or 0.0, back_off_seconds(self._failures))
+        self._leave_alone_seconds = None
+        if self._finishing:
+            await self.clock.sleep_until(self.clock.monotonic() + min(seconds, 0.25))
+        else:
+            await self._pause_for(seconds)

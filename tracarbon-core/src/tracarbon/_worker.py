@@ -1,0 +1,79 @@
+"""A thread of one's own for calls that block."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any, ParamSpec, TypeVar
+
+import anyio
+from anyio.lowlevel import current_token
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Worker:
+    """Runs blocking calls one after another in a daemon thread.
+
+    A component has one worker at the most: a call that hangs holds up that component alone, and since the thread is a
+    daemon it does not keep the interpreter from leaving, as the threads of `anyio.to_thread` would on asyncio.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._calls: SimpleQueue[_Call | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    async def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call `function` in the thread and return what it returns or raise what it raises.
+
+        When the caller is cancelled the call itself goes on, and later calls wait behind it.
+        """
+        call = _Call(lambda: function(*args, **kwargs))
+        if self._thread is None:
+            self._thread = threading.Thread(target=_serve, args=(self._calls,), name=self._name, daemon=True)
+            self._thread.start()
+        self._calls.put(call)
+        await call.done.wait()
+        if call.error is not None:
+            raise call.error
+        result: T = call.result
+        return result
+
+    def close(self) -> None:
+        """Let the thread end once it has done what it was given; a thread that hangs is left to itself."""
+        if self._thread is not None:
+            self._calls.put(None)
+            self._calls, self._thread = SimpleQueue(), None
+
+
+def _serve(calls: SimpleQueue[_Call | None]) -> None:
+    while (call := calls.get()) is not None:
+        call.perform()
+
+
+class _Call:
+    __slots__ = ("_function", "_wake_loop", "done", "error", "result")
+
+    def __init__(self, function: Callable[[], Any]) -> None:
+        self._function = function
+        loop = current_token().native_token
+        self._wake_loop = getattr(loop, "call_soon_threadsafe", None) or loop.run_sync_soon  # type: ignore[attr-defined]
+        self.done = anyio.Event()
+        self.error: BaseException | None = None
+        self.result: Any = None
+
+    def perform(self) -> None:
+        try:
+            self.result = self._function()
+        except BaseException as error:  # handed over to the caller, whatever it is
+            self.error = error
+        try:
+            self._wake_loop(self.done.set)
+        except RuntimeError:  # the loop has ended meanwhile; nobody waits any more
+            return
+        except Exception as error:
+            if type(error).__name__ != "RunFinishedError":  # trio's word for the same
+                raise

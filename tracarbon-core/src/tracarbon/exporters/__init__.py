@@ -1,0 +1,1 @@
+"""Exporters, and the metrics that they export."""

@@ -1,0 +1,1 @@
+"""Sensors, and the energy that they read."""

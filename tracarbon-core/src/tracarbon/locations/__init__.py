@@ -1,0 +1,1 @@
+"""Where the machine is, and the carbon intensity there."""

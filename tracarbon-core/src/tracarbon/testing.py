@@ -1,0 +1,94 @@
+"""What tests of plugins and pipelines need. Importable without pytest."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import TypeAlias
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+_ROUNDS = 40
+"""Rounds of the event loop after which everything that an alarm set off has come to rest."""
+
+_Alarm: TypeAlias = tuple[float, int, Callable[[], object]]
+
+
+class ManualClock:
+    """A clock that stands still until a test turns it, in a pipeline as everywhere else that takes a clock.
+
+    Args:
+        monotonic: what it shows at first.
+        wall: the seconds since the epoch that it shows at first.
+    """
+
+    def __init__(self, monotonic: float = 1000.0, wall: float = 1_700_000_000.0) -> None:
+        self._now = monotonic
+        self._wall_offset = wall - monotonic
+        self._alarms: list[_Alarm] = []
+        self._numbers = itertools.count()
+
+    def monotonic(self) -> float:
+        """Seconds that only `advance` moves."""
+        return self._now
+
+    def time(self) -> float:
+        """Seconds since the epoch."""
+        return self._now + self._wall_offset
+
+    def step_wall(self, seconds: float) -> None:
+        """Put the wall clock forward or back, as an administrator would."""
+        self._wall_offset += seconds
+
+    def elapse(self, seconds: float) -> None:
+        """Let time pass without waking anybody: a call that takes long, or blocks."""
+        self._now += seconds
+
+    async def sleep_until(self, instant: float) -> None:
+        """Sleep until `advance` passes `instant`."""
+        if instant <= self._now:
+            await checkpoint()
+            return
+        woken = anyio.Event()
+        self._alarm(instant, woken.set)
+        await woken.wait()
+
+    @contextmanager
+    def timeout(self, seconds: float) -> Generator[anyio.CancelScope, None, None]:
+        """Leave the block when `advance` passes its deadline."""
+        with anyio.CancelScope() as scope:
+            alarm = None
+            if seconds <= 0:
+                scope.cancel()
+            else:
+                alarm = self._alarm(self._now + seconds, scope.cancel)
+            try:
+                yield scope
+            finally:
+                self._alarms = [entry for entry in self._alarms if entry is not alarm]
+                heapq.heapify(self._alarms)
+
+    async def advance(self, seconds: float) -> None:
+        """Let `seconds` pass: wake everybody in the order of their alarms, one after another."""
+        end = self._now + seconds
+        await self._rest()
+        while self._alarms and self._alarms[0][0] <= end:
+            instant, _, wake = heapq.heappop(self._alarms)
+            self._now = max(self._now, instant)
+            wake()
+            await self._rest()
+        self._now = max(self._now, end)
+        await self._rest()
+
+    def _alarm(self, instant: float, wake: Callable[[], object]) -> _Alarm:
+        alarm = (instant, next(self._numbers), wake)
+        heapq.heappush(self._alarms, alarm)
+        return alarm
+
+    @staticmethod
+    async def _rest() -> None:
+        for _ in range(_ROUNDS):
+            await checkpoint()
