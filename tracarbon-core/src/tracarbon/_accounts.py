@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -74,10 +74,6 @@ class Account:
         self.low_joules += joules if band is None else band.low * seconds
         self.high_joules += joules if band is None else band.high * seconds
 
-    def balance(self) -> Balance:
-        """Return what it stands at."""
-        return Balance(self.joules, self.seconds, self.low_joules, self.high_joules)
-
 
 def _mean_band(one: Band | None, other: Band | None) -> Band | None:
     if one is None or other is None:
@@ -86,15 +82,12 @@ def _mean_band(one: Band | None, other: Band | None) -> Band | None:
 
 
 class Balance(NamedTuple):
-    """What an account stood at when a window was closed."""
+    """What an account stood at when a window was closed, or what it gained between two closings."""
 
     joules: float
     seconds: float
     low_joules: float
     high_joules: float
-
-
-_ZERO = Balance(0.0, 0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,6 +98,18 @@ class Closing:
     wall_time: float
     balances: Sequence[Balance] = ()
 
-    def balance(self, index: int) -> Balance:
-        """Return the balance of an account; zero where the account was opened later."""
-        return self.balances[index] if index < len(self.balances) else _ZERO
+    @classmethod
+    def of(cls, accounts: Iterable[Account], at: float, wall_time: float) -> Closing:
+        """Note where the accounts stand."""
+        balances = [
+            Balance(account.joules, account.seconds, account.low_joules, account.high_joules) for account in accounts
+        ]
+        return cls(at, wall_time, balances)
+
+    def gains_since(self, start: Closing) -> list[Balance]:
+        """Return what each account gained since `start`; an account that was opened later began with nothing."""
+        gains = [
+            Balance(after[0] - before[0], after[1] - before[1], after[2] - before[2], after[3] - before[3])
+            for before, after in zip(start.balances, self.balances, strict=False)
+        ]
+        return [*gains, *self.balances[len(gains) :]]

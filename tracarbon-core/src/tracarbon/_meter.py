@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from tracarbon._accounts import Account, Closing, Source
+from tracarbon._accounts import Account, Balance, Closing, Source
 from tracarbon._clock import Clock
-from tracarbon._composition import Component, compose
+from tracarbon._composition import Component, Composition, Part, compose
 from tracarbon.hardwares.energy import (
     Band,
     Device,
@@ -45,6 +45,7 @@ class Meter:
         self.opened_at = -math.inf
         self.closing = Closing(0.0, 0.0)
         self.layout = 0
+        self.read_windows: dict[tuple[frozenset[str] | None, Closing], ReadWindow] = {}
 
     def add_sensor(self, name: str, sensor: Sensor | type[Sensor], max_gap_seconds: float) -> None:
         """Register a sensor; its instantaneous samples are bridged over at most `max_gap_seconds`."""
@@ -53,7 +54,8 @@ class Meter:
     def open(self) -> None:
         """Begin the first window now."""
         self.opened_at = self._clock.monotonic()
-        self.closing = Closing(self.opened_at, self._clock.time(), [account.balance() for account in self._accounts])
+        self.closing = Closing.of(self._accounts, self.opened_at, self._clock.time())
+        self.read_windows.clear()
 
     def record(self, sensor: str, usage: EnergyUsage, at: float) -> None:
         """Add what a sensor read at the monotonic second `at`."""
@@ -70,17 +72,12 @@ class Meter:
     def close(self) -> Closing:
         """Close the window now."""
         before = self.closing
-        balances = []
-        for index, account in enumerate(self._accounts):
-            balance = account.balance()
-            balances.append(balance)
-            if balance.seconds > before.balance(index).seconds:
-                if account.missed:
-                    account.missed = 0
-            else:
-                account.missed += 1
-        self.closing = Closing(self._clock.monotonic(), self._clock.time(), balances)
-        return self.closing
+        closing = Closing.of(self._accounts, self._clock.monotonic(), self._clock.time())
+        for account, gain in zip(self._accounts, closing.gains_since(before), strict=True):
+            account.missed = 0 if gain.seconds > 0 else account.missed + 1
+        self.closing = closing
+        self.read_windows.clear()
+        return closing
 
     def accounts(self, sensors: Collection[str] | None) -> list[tuple[int, Account]]:
         """Return the accounts of `sensors` (all where it is `None`), each with its index in a closing."""
@@ -129,12 +126,11 @@ class Meter:
         return self._lumps[key]
 
 
-class _Figure(NamedTuple):
-    watts: float
-    joules: float
-    seconds: float
-    low_joules: float
-    high_joules: float
+class ReadWindow(NamedTuple):
+    """What a view read of a window: the usage, and the closings from which components are still waiting."""
+
+    usage: EnergyUsage
+    waiting: dict[UsageType, Closing]
 
 
 class MeterView(Sensor):
@@ -155,23 +151,21 @@ class MeterView(Sensor):
         self._follows = follows
         self._layout = -1
         self._composition = compose(())
-        self._start = meter.closing
+        self._start = self._closing = meter.closing
         self._waiting: dict[UsageType, Closing] = {}
-        self._closing = meter.closing
-        self._usage = EnergyUsage()
-        self._left_waiting: dict[UsageType, Closing] = {}
+        self._read = ReadWindow(EnergyUsage(), {})
 
     async def get_energy_usage(self) -> EnergyUsage:
         """Return the window that the view stands at; each caller gets a copy of its own."""
         if self._follows and self._closing is not self._meter.closing:
             self.advance()
             self.commit()
-        return self._usage.model_copy()
+        return self._read.usage.model_copy()
 
     def reset(self) -> None:
         """Begin at the meter's latest closing."""
         self._start = self._closing = self._meter.closing
-        self._waiting.clear()
+        self._waiting = {}
 
     @property
     def window(self) -> Window:
@@ -185,95 +179,118 @@ class MeterView(Sensor):
         if self._layout != self._meter.layout:
             self._layout = self._meter.layout
             self._composition = compose(self._meter.accounts(self._sensors))
-        self._left_waiting = {}
-        self._usage = self._read()
+        self._read = self._shared_window()
         return self.window
 
     def commit(self) -> None:
         """Consume the window."""
         self._start = self._closing
-        self._waiting = self._left_waiting
+        self._waiting = self._read.waiting
 
-    def _read(self) -> EnergyUsage:
-        watts: dict[UsageType, float] = {}
-        provenance: dict[UsageType, Provenance] = {}
-        self._read_host(watts, provenance)
+    def _shared_window(self) -> ReadWindow:
+        """Read the window, or take what another view over the same sensors has read of the same window."""
+        if self._waiting:
+            return _WindowReading(self._composition, self._start, self._closing, self._waiting).read()
+        key = (self._sensors, self._start)
+        known = self._meter.read_windows.get(key)
+        if known is None:
+            known = _WindowReading(self._composition, self._start, self._closing, {}).read()
+            self._meter.read_windows[key] = known
+        return known
+
+
+class _WindowReading:
+    """Works out one window: watts of each component, and where they come from."""
+
+    def __init__(
+        self, composition: Composition, start: Closing, end: Closing, waiting: dict[UsageType, Closing]
+    ) -> None:
+        self._composition = composition
+        self._start = start
+        self._end = end
+        self._waiting = waiting
+        self._gains = end.gains_since(start)
+        self._still_waiting: dict[UsageType, Closing] = {}
+        self._watts: dict[UsageType, float] = {}
+        self._provenance: dict[UsageType, Provenance] = {}
+
+    def read(self) -> ReadWindow:
+        self._read_host()
         for usage_type, component in self._composition.components.items():
-            self._take(usage_type, component, self._figure(usage_type, component), watts, provenance)
-        seconds = self._closing.at - self._start.at
-        usage = usage_of_components(watts, seconds if seconds > 0 else None, provenance)
-        usage.devices = self._devices()
-        return usage
+            self._take(usage_type, component, self._figure(usage_type, component))
+        seconds = self._end.at - self._start.at
+        usage = usage_of_components(
+            self._watts, seconds if seconds > 0 else None, self._provenance, self._device_usages()
+        )
+        return ReadWindow(usage, self._still_waiting)
 
-    def _read_host(self, watts: dict[UsageType, float], provenance: dict[UsageType, Provenance]) -> None:
-        composition = self._composition
-        whole, host = composition.whole, composition.host
+    def _read_host(self) -> None:
+        whole, host = self._composition.whole, self._composition.host
         figure = self._figure(UsageType.HOST, host) if host else None
         if whole is not None:
             whole_figure = self._figure(UsageType.HOST, whole)
             if figure is None or whole_figure is None or whole_figure.watts >= figure.watts * _WHOLE_TOLERANCE:
                 host, figure = whole, whole_figure
         if host is not None:
-            self._take(UsageType.HOST, host, figure, watts, provenance)
+            self._take(UsageType.HOST, host, figure)
 
-    def _take(
-        self,
-        usage_type: UsageType,
-        component: Component,
-        figure: _Figure | None,
-        watts: dict[UsageType, float],
-        provenance: dict[UsageType, Provenance],
-    ) -> None:
+    def _take(self, usage_type: UsageType, component: Component, figure: _Figure | None) -> None:
         if figure is None:
-            self._left_waiting[usage_type] = self._waiting.get(usage_type, self._start)
+            self._still_waiting[usage_type] = self._waiting.get(usage_type, self._start)
             return
-        watts[usage_type] = figure.watts
-        covered = figure.joules / figure.watts if figure.watts > 0 else figure.seconds
-        band = None
-        if figure.low_joules < figure.joules or figure.high_joules > figure.joules:
-            band = Band(figure.low_joules / covered, figure.high_joules / covered)
-        provenance[usage_type] = component.provenance._replace(covered_seconds=covered, band=band)
+        watts, joules, seconds, low, high = figure
+        covered = joules / watts if watts > 0 else seconds
+        band = Band(low / covered, high / covered) if low < joules or high > joules else None
+        sensor, fidelity, _, method, _ = component.provenance
+        self._watts[usage_type] = watts
+        self._provenance[usage_type] = Provenance(sensor, fidelity, covered, method, band)
 
     def _figure(self, usage_type: UsageType, component: Component) -> _Figure | None:
         """Sum the parts, each over its own seconds: watts = sum of joules / covered. `None` where a part is missing."""
-        start, end = self._waiting.get(usage_type, self._start), self._closing
+        gains = self._gains
+        if usage_type in self._waiting:
+            gains = self._end.gains_since(self._waiting[usage_type])
         watts = joules = seconds = low = high = 0.0
         for part in component.parts:
-            first, last = start.balance(part.index), end.balance(part.index)
-            covered = last.seconds - first.seconds
-            if covered <= 0:
+            gain = gains[part.index]
+            inside = _watts_inside(part, gains) if part.inside else 0.0
+            if gain.seconds <= 0 or inside is None:
                 if part.account.missed < GONE_AFTER_MISSED:
                     return None
                 continue
-            part_joules = last.joules - first.joules
-            part_watts = part_joules / covered
-            for index, account in part.inside:
-                inner = self._watts_between(start, end, index)
-                if inner is None:
-                    if account.missed < GONE_AFTER_MISSED:
-                        return None
-                    continue
-                part_watts = max(0.0, part_watts - inner)
-            net_joules = part_watts * covered if part.inside else part_joules
+            part_watts = max(0.0, gain.joules / gain.seconds - inside)
+            inner_joules = gain.joules - part_watts * gain.seconds if inside else 0.0
             watts += part_watts
-            joules += net_joules
-            seconds = max(seconds, covered)
-            low += last.low_joules - first.low_joules - part_joules + net_joules
-            high += last.high_joules - first.high_joules - part_joules + net_joules
+            joules += gain.joules - inner_joules
+            low += gain.low_joules - inner_joules
+            high += gain.high_joules - inner_joules
+            seconds = max(seconds, gain.seconds)
         return _Figure(watts, joules, seconds, low, high) if seconds > 0 else None
 
-    @staticmethod
-    def _watts_between(start: Closing, end: Closing, index: int) -> float | None:
-        first, last = start.balance(index), end.balance(index)
-        seconds = last.seconds - first.seconds
-        return (last.joules - first.joules) / seconds if seconds > 0 else None
-
-    def _devices(self) -> list[DeviceUsage]:
-        start, end = self._start, self._closing
+    def _device_usages(self) -> list[DeviceUsage]:
         readings = []
         for index, account in self._composition.accounts:
-            first, last = start.balance(index), end.balance(index)
-            seconds = last.seconds - first.seconds
+            joules, seconds, _, _ = self._gains[index]
             if seconds > 0:
-                readings.append(DeviceUsage(account.device, (last.joules - first.joules) / seconds, seconds))
+                readings.append(DeviceUsage(account.device, joules / seconds, seconds))
         return readings
+
+
+class _Figure(NamedTuple):
+    watts: float
+    joules: float
+    seconds: float
+    low_joules: float
+    high_joules: float
+
+
+def _watts_inside(part: Part, gains: Sequence[Balance]) -> float | None:
+    """Return the watts of the devices inside that count for another component; `None` where one is missing."""
+    watts = 0.0
+    for index, account in part.inside:
+        gain = gains[index]
+        if gain.seconds > 0:
+            watts += gain.joules / gain.seconds
+        elif account.missed < GONE_AFTER_MISSED:
+            return None
+    return watts

@@ -28,11 +28,11 @@ logger = logging.getLogger("tracarbon")
 P = TypeVar("P")
 
 FIRST_WINDOW_SECONDS = 0.15
-"""The first window is short, so that the user sees figures at once."""
 START_SECONDS = 10.0
 OPTIONAL_START_SECONDS = 0.5
 FLUSH_SECONDS = 10.0
 _CLOSE_SECONDS = 0.5
+_RELEASE_SECONDS = 0.5
 _READ_SECONDS = 5.0
 _CALL_SECONDS = 30.0
 
@@ -63,6 +63,7 @@ class Pipeline:
         tags: tags for every metric.
         clock: the clock of everything.
         flush_seconds: how long a stop may take to deliver what was measured.
+        first_window_seconds: the length of the first window, short so that there are figures at once.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Pipeline:
         tags: Sequence[Tag] = (),
         clock: Clock | None = None,
         flush_seconds: float = FLUSH_SECONDS,
+        first_window_seconds: float = FIRST_WINDOW_SECONDS,
     ) -> None:
         self.interval_seconds = interval_seconds
         self.clock = clock or SystemClock()
@@ -82,6 +84,7 @@ class Pipeline:
         self.all_sensors_failed = False
         self._tags = tuple(tags)
         self._flush_seconds = flush_seconds
+        self.first_window_seconds = first_window_seconds
         self._location: _Entry[Location] | None = None
         self._sensors: list[_Entry[Sensor]] = []
         self._generators: list[_GeneratorEntry] = []
@@ -178,7 +181,8 @@ class Pipeline:
                 errors = await self._settle()
                 if not errors and not self._is_stopping():
                     await self._live(on_started)
-                await self._finish(self._runners, 0.5 if errors else self._flush_seconds)
+                await self._flush(_RELEASE_SECONDS if errors else self._flush_seconds)
+                await self._finish(self._runners, _RELEASE_SECONDS)
                 group.cancel_scope.cancel()
         finally:
             for listener in self.listeners:
@@ -236,6 +240,7 @@ class Pipeline:
             entry.plugin,
             self._mailboxes[entry.component.name],
             self._exported,
+            self._receiver_gone,
             optional=entry.optional,
             clock=self.clock,
             interval_seconds=entry.interval_seconds or 0.0,
@@ -251,6 +256,11 @@ class Pipeline:
     def _exported(self, exporter: str, batch: Batch) -> None:
         for listener in self.listeners:
             listener.exported(exporter, batch)
+
+    def _receiver_gone(self) -> None:
+        if all(runner.is_gone for runner in self._exporter_runners):
+            logger.info("nobody reads what is exported any more")
+            self.stop()
 
     def _state_changed(self, component: Component) -> None:
         for listener in self.listeners:
@@ -291,15 +301,13 @@ class Pipeline:
 
     async def _tick_until_stopped(self) -> None:
         start, interval = self.meter.opened_at, self.interval_seconds
-        due, tick = start + min(FIRST_WINDOW_SECONDS, interval / 2), 0
-        while not self._is_stopping():
-            with anyio.CancelScope() as self._waiting:
+        due, tick = start + min(self.first_window_seconds, interval / 2), 0
+        with anyio.CancelScope() as self._waiting:
+            while not self._is_stopping():
                 await self.clock.sleep_until(due)
-            if self._is_stopping():
-                return
-            await self._tick()
-            tick = max(tick + 1, math.floor((self.clock.monotonic() - start) / interval) + 1)
-            due = start + tick * interval
+                await self._tick()
+                tick = max(tick + 1, math.floor((self.clock.monotonic() - start) / interval) + 1)
+                due = start + tick * interval
 
     async def _tick(self, *, is_last: bool = False) -> None:
         await self._read_sensors()
@@ -310,6 +318,8 @@ class Pipeline:
     async def _read_sensors(self) -> None:
         """Ask every sensor for a fresh reading; one that does not answer soon brings its joules in the next window."""
         asked = [(sampler, answered) for sampler in self._samplers if (answered := sampler.ask()) is not None]
+        if not asked:
+            return
         with self.clock.timeout(min(_CLOSE_SECONDS, self.interval_seconds / 4)):
             for _, answered in asked:
                 await answered.wait()
@@ -323,8 +333,11 @@ class Pipeline:
         with self.clock.timeout(seconds):
             for runner in runners:
                 await runner.finished.wait()
+
+    async def _flush(self, seconds: float) -> None:
+        await self._finish(self._exporter_runners, seconds)
         for exporter in self._exporter_runners:
-            if exporter in runners and exporter.undelivered_records:
+            if exporter.undelivered_records:
                 logger.error(
                     "%s: %d records were not delivered within %g s and are lost",
                     exporter.component,

@@ -14,8 +14,14 @@ from tracarbon._collect import Collector
 from tracarbon._mailbox import Mailbox
 from tracarbon._meter import Meter, MeterView
 from tracarbon._states import Component
-from tracarbon._watch import watch
-from tracarbon.exceptions import DeliveryUnknown, PermanentExportError, RetryableExportError, TracarbonException
+from tracarbon._watch import guard
+from tracarbon.exceptions import (
+    DeliveryUnknown,
+    PermanentExportError,
+    ReceiverGone,
+    RetryableExportError,
+    TracarbonException,
+)
 from tracarbon.exporters.exporter import Exporter, MetricGenerator
 from tracarbon.hardwares.sensors import Sensor
 from tracarbon.metrics import Batch
@@ -66,11 +72,15 @@ class Runner(ABC):
         self.clock = clock
         self.settled = anyio.Event()
         self.finished = anyio.Event()
+        self.ending = anyio.Event()
         self.start_error: Exception | None = None
         self.cancelled_by_us: Callable[[], bool] = lambda: False
         self._finishing = False
         self._pause = anyio.CancelScope()
         self._failures = 0
+        self._deadline = clock.deadline()
+        self._is_calling = False
+        self._timeout_seconds = 0.0
 
     async def run(self) -> None:
         """Enter the plugin and let it work until `finish`; after a failure, release it, wait and enter it again."""
@@ -119,18 +129,37 @@ class Runner(ABC):
     def finish(self) -> None:
         """Ask it to come to its end."""
         self._finishing = True
+        self.ending.set()
         self._pause.cancel()
 
+    async def work(self) -> None:
+        """Serve until the end. A call that misses its deadline ends here, and serving goes on."""
+        while True:
+            with self.clock.deadline() as self._deadline:
+                await self.serve()
+                return
+            if self._is_calling:
+                self._is_calling = False
+                self.timed_out(TimeoutExceeded(f"no answer within {self._timeout_seconds:g} s"))
+
     async def call(self, call: Coroutine[Any, Any, T], timeout_seconds: float) -> T:
-        """Await a call into the plugin, with a deadline.
+        """Await a call into the plugin; when it takes longer, `timed_out` is called instead of returning.
 
         Raises:
-            TimeoutExceeded: it did not answer in time.
             Exception: what the plugin raised.
         """
-        with self.clock.timeout(timeout_seconds):
-            return await watch(call, self._note_blocking)
-        raise TimeoutExceeded(f"no answer within {timeout_seconds:g} s")
+        self._is_calling, self._timeout_seconds = True, timeout_seconds
+        try:
+            result = await guard(call, self._deadline, timeout_seconds, self._note_blocking)
+        except Exception:
+            self._is_calling = False
+            raise
+        self._is_calling = False
+        return result
+
+    def timed_out(self, error: TimeoutExceeded) -> None:
+        """Deal with a call that missed its deadline."""
+        self.failed(error)
 
     def _note_blocking(self, seconds: float) -> None:
         self.component.degraded(f"it blocked everybody else for {seconds:.1f} s: its code waits without `await`")
@@ -142,17 +171,16 @@ class Runner(ABC):
             await self.clock.sleep_until(self.clock.monotonic() + seconds)
 
     @abstractmethod
-    async def work(self) -> None:
+    async def serve(self) -> None:
         """Do the component's work until `finish`."""
 
 
 class LocationRunner(Runner):
     """Keeps a location entered."""
 
-    async def work(self) -> None:
+    async def serve(self) -> None:
         """Wait for the end."""
-        while not self._finishing:
-            await self._pause_for(3600.0)
+        await self.ending.wait()
 
 
 class Sampler(Runner):
@@ -207,8 +235,8 @@ class Sampler(Runner):
         super().finish()
         self._asked.set()
 
-    async def work(self) -> None:
-        """Read until the end; a failing sensor is released and entered again."""
+    async def serve(self) -> None:
+        """Read until the end; a sensor that keeps failing is released and entered again."""
         self._listening = True
         try:
             while not self._finishing:
@@ -217,6 +245,11 @@ class Sampler(Runner):
         finally:
             self._listening = False
             self._answered.set()
+
+    def timed_out(self, error: TimeoutExceeded) -> None:
+        """Do not wait for it again until it has answered."""
+        self._late = True
+        self._read_failed(error)
 
     async def _wait_for_turn(self) -> bool:
         due = self._next_due()
@@ -245,10 +278,7 @@ class Sampler(Runner):
             usage = await self.call(self.plugin.get_energy_usage(), self._timeout)
             self._meter.record(self.component.name, usage, self.clock.monotonic())
         except Exception as error:
-            self._late = self._late or isinstance(error, TimeoutExceeded)
-            if self._failures + 1 >= REENTER_AFTER_FAILURES:
-                raise
-            self.failed(error)
+            self._read_failed(error)
         else:
             self._late = False
             self.succeeded()
@@ -258,6 +288,11 @@ class Sampler(Runner):
                 self.component.ok()
         finally:
             self._answered.set()
+
+    def _read_failed(self, error: Exception) -> None:
+        if self._failures + 1 >= REENTER_AFTER_FAILURES:
+            raise error
+        self.failed(error)
 
 
 class GeneratorRunner(Runner):
@@ -309,7 +344,7 @@ class GeneratorRunner(Runner):
         super().finish()
         self._ticked.set()
 
-    async def work(self) -> None:
+    async def serve(self) -> None:
         """Generate until the end."""
         while True:
             await self._ticked.wait()
@@ -344,6 +379,7 @@ class ExporterRunner(Runner):
         interval_seconds: at least so long between two deliveries; 0 for every batch.
         timeout_seconds: how long one delivery may take.
         on_exported: called with each batch that arrived.
+        on_gone: called when the receiver is gone for good.
     """
 
     plugin: Exporter
@@ -354,6 +390,7 @@ class ExporterRunner(Runner):
         plugin: Exporter,
         mailbox: Mailbox,
         on_exported: Callable[[str, Batch], None],
+        on_gone: Callable[[], None],
         *,
         optional: bool,
         clock: Clock,
@@ -363,43 +400,58 @@ class ExporterRunner(Runner):
         super().__init__(component, plugin, optional=optional, clock=clock)
         self.mailbox = mailbox
         self._on_exported = on_exported
+        self._on_gone = on_gone
         self._interval = interval_seconds
         self._timeout = timeout_seconds
         self._in_flight: Batch | None = None
         self._leave_alone_seconds: float | None = None
         self.dropped_records = 0
+        self.is_gone = False
+        self._must_rest = False
 
     @property
     def undelivered_records(self) -> int:
         """How many records are waiting."""
-        return len(self.mailbox) + len(self._in_flight or ())
+        return 0 if self.is_gone else len(self.mailbox) + len(self._in_flight or ())
 
     def finish(self) -> None:
         """Ask it to deliver what is there and come to its end."""
         super().finish()
         self.mailbox.close()
 
-    async def work(self) -> None:
+    async def serve(self) -> None:
         """Deliver until the end."""
         due = 0.0
         while True:
+            if self._must_rest:
+                await self._back_off()
             batch = self._in_flight or await self.mailbox.take()
-            if batch is None:
+            if batch is None or self.is_gone:
                 return
             self._in_flight = batch
             due = max(due, self.clock.monotonic()) + self._interval
-            if not await self._deliver(batch):
-                await self._back_off()
-            elif self._interval:
+            if await self._deliver(batch) and self._interval:
                 await self._pause_for(due - self.clock.monotonic())
+
+    def timed_out(self, error: TimeoutExceeded) -> None:
+        """It may have arrived: the same batch is tried again, unchanged."""
+        super().timed_out(error)
+        self._must_rest = True
 
     async def _deliver(self, batch: Batch) -> bool:
         """Try once; what is left goes back to the mailbox, or stays in flight where it may have arrived."""
         try:
             await self.call(self.plugin.export(batch), self._timeout)
-        except (DeliveryUnknown, TimeoutExceeded) as error:
+        except DeliveryUnknown as error:
             self.failed(error)
+            self._must_rest = True
             return False
+        except ReceiverGone as error:
+            self._in_flight = None
+            self.is_gone = True
+            self.failed(error)
+            self._on_gone()
+            return True
         except PermanentExportError as error:
             self._in_flight = None
             self.dropped_records += len(batch)
@@ -411,6 +463,7 @@ class ExporterRunner(Runner):
             is_partial = isinstance(error, RetryableExportError) and error.remaining is not None
             self.mailbox.give_back(error.remaining if is_partial else batch)  # type: ignore[attr-defined]
             self.failed(error)
+            self._must_rest = True
             return False
         self._in_flight = None
         self.succeeded()
@@ -420,7 +473,7 @@ class ExporterRunner(Runner):
 
     async def _back_off(self) -> None:
         seconds = max(self._leave_alone_seconds or 0.0, back_off_seconds(self._failures))
-        self._leave_alone_seconds = None
+        self._leave_alone_seconds, self._must_rest = None, False
         if self._finishing:
             await self.clock.sleep_until(self.clock.monotonic() + min(seconds, 0.25))
         else:

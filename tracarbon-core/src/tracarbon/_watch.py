@@ -1,15 +1,17 @@
-"""Finding out which plugin blocks the event loop.
+"""Guarding the calls into plugins: a deadline for those that wait, and the name of those that block the event loop.
 
 A plugin whose coroutine computes or waits without awaiting holds up everybody, and nothing can prevent that; but each
-step of its coroutine can be timed, so that it is named.
+step of its coroutine can be timed, so that it is named. A call that never awaits costs no timer.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Coroutine, Generator
+from time import perf_counter
 from types import coroutine
 from typing import Any, TypeVar, cast
+
+from tracarbon._clock import Deadline
 
 T = TypeVar("T")
 
@@ -17,26 +19,38 @@ BLOCKING_SECONDS = 0.1
 
 
 @coroutine
-def _stepped(watched: Coroutine[Any, Any, T], on_block: Callable[[float], None]) -> Generator[Any, Any, T]:
-    step: Callable[[Any], Any] = watched.send
+def guard(
+    call: Coroutine[Any, Any, T], deadline: Deadline, timeout_seconds: float, on_block: Callable[[float], None]
+) -> Generator[Any, Any, T]:
+    """Await `call`; once it waits for something, `deadline` is armed until it is done.
+
+    Args:
+        call: the coroutine of a plugin.
+        deadline: an entered scope; when the time is out, the cancellation goes through `call` up to that scope.
+        timeout_seconds: how long the call may take.
+        on_block: called with the seconds of each step that held up the event loop.
+    """
+    step: Callable[[Any], Any] = call.send
     argument: Any = None
-    while True:
-        started = time.perf_counter()
-        try:
-            yielded = step(argument)
-        except StopIteration as stop:
-            return cast(T, stop.value)
-        finally:
-            seconds = time.perf_counter() - started
-            if seconds > BLOCKING_SECONDS:
-                on_block(seconds)
-        try:
-            argument = yield yielded
-            step = watched.send
-        except BaseException as error:  # a cancellation, or what the awaited thing raised: both are the plugin's to see
-            argument, step = error, watched.throw
-
-
-async def watch(watched: Coroutine[Any, Any, T], on_block: Callable[[float], None]) -> T:
-    """Await `watched`, and call `on_block` with the seconds of each of its steps that held up the event loop."""
-    return await _stepped(watched, on_block)
+    is_armed = False
+    try:
+        while True:
+            started = perf_counter()
+            try:
+                waits_for = step(argument)
+            except StopIteration as stop:
+                return cast(T, stop.value)
+            finally:
+                seconds = perf_counter() - started
+                if seconds > BLOCKING_SECONDS:
+                    on_block(seconds)
+            if not is_armed:
+                is_armed = True
+                deadline.arm(timeout_seconds)
+            try:
+                argument, step = (yield waits_for), call.send
+            except BaseException as error:  # a cancellation, or what it waited for raised: the plugin's to see
+                argument, step = error, call.throw
+    finally:
+        if is_armed:
+            deadline.disarm()

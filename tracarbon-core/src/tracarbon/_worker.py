@@ -54,13 +54,34 @@ def _serve(calls: SimpleQueue[_Call | None]) -> None:
         call.perform()
 
 
+def current_loop_caller() -> Callable[[Callable[[], object]], None]:
+    """Return a function that other threads may use to have something called in the running event loop.
+
+    Once the loop has ended it does nothing.
+    """
+    loop: Any = current_token().native_token
+    call_soon: Callable[[Callable[[], object]], object] = (
+        getattr(loop, "call_soon_threadsafe", None) or loop.run_sync_soon
+    )
+
+    def call(function: Callable[[], object]) -> None:
+        try:
+            call_soon(function)
+        except RuntimeError:  # asyncio's word for a loop that has ended
+            return
+        except Exception as error:
+            if type(error).__name__ != "RunFinishedError":  # trio's
+                raise
+
+    return call
+
+
 class _Call:
-    __slots__ = ("_function", "_wake_loop", "done", "error", "result")
+    __slots__ = ("_call_in_loop", "_function", "done", "error", "result")
 
     def __init__(self, function: Callable[[], Any]) -> None:
         self._function = function
-        loop = current_token().native_token
-        self._wake_loop = getattr(loop, "call_soon_threadsafe", None) or loop.run_sync_soon  # type: ignore[attr-defined]
+        self._call_in_loop = current_loop_caller()
         self.done = anyio.Event()
         self.error: BaseException | None = None
         self.result: Any = None
@@ -70,10 +91,4 @@ class _Call:
             self.result = self._function()
         except BaseException as error:  # handed over to the caller, whatever it is
             self.error = error
-        try:
-            self._wake_loop(self.done.set)
-        except RuntimeError:  # the loop has ended meanwhile; nobody waits any more
-            return
-        except Exception as error:
-            if type(error).__name__ != "RunFinishedError":  # trio's word for the same
-                raise
+        self._call_in_loop(self.done.set)

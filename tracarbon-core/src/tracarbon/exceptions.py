@@ -14,6 +14,7 @@ TracarbonException
 └── ExportError                     a batch, or a part of it, was not delivered
     ├── RetryableExportError        try again later; says which part is left
     ├── PermanentExportError        trying again is useless; the batch is dropped and counted
+    │   └── ReceiverGone            and so are all later ones; the exporter has come to its end
     └── DeliveryUnknown             it may have arrived; retried unchanged, never merged
 ```
 """
@@ -106,6 +107,10 @@ class RetryableExportError(ExportError):
 
 class PermanentExportError(ExportError):
     """The receiver will never take this batch: it is dropped, counted and reported."""
+
+
+class ReceiverGone(PermanentExportError):
+    """Nobody will ever read again (a closed pipe): the exporter ends, and the pipeline with its last exporter."""
 
 
 class DeliveryUnknown(ExportError):

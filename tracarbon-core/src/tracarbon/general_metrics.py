@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from dataclasses import field
+from functools import lru_cache
 from typing import Any, Self
 
 from tracarbon.emissions.carbon_emissions import CarbonEmission
 from tracarbon.exceptions import CountryIsMissing
 from tracarbon.exporters.exporter import Metric, MetricGenerator, MetricKind, Tag
-from tracarbon.hardwares.energy import Provenance, UsageType
+from tracarbon.hardwares.energy import Fidelity, Provenance, UsageType
 from tracarbon.hardwares.sensors import EnergyConsumption, Sensor
 from tracarbon.locations.location import Location
 from tracarbon.plugin import PluginContext
@@ -18,11 +19,19 @@ _ENERGY_NAMES = {usage_type: f"energy_consumption_{usage_type.value}" for usage_
 _CARBON_NAMES = {usage_type: f"carbon_emission_{usage_type.value}" for usage_type in UsageType}
 
 
-def _origin_tags(origin: Provenance | None) -> tuple[Tag, ...]:
-    if origin is None:
-        return ()
-    method = (Tag("method", origin.method),) if origin.method else ()
-    return (Tag("sensor", origin.sensor), Tag("fidelity", origin.fidelity.value), *method)
+_UNKNOWN_ORIGIN = (None, None, None)
+
+
+@lru_cache(maxsize=1024)
+def _tags(
+    details: tuple[tuple[str, str | None], ...], sensor: str | None, fidelity: Fidelity | None, method: str | None
+) -> tuple[Tag, ...]:
+    origin = (("sensor", sensor), ("fidelity", fidelity and fidelity.value), ("method", method))
+    return tuple(Tag(key, value) for key, value in (*details, *origin) if value)
+
+
+def _origin(provenance: Provenance | None) -> tuple[str | None, Fidelity | None, str | None]:
+    return (provenance.sensor, provenance.fidelity, provenance.method) if provenance is not None else _UNKNOWN_ORIGIN
 
 
 class EnergyConsumptionGenerator(MetricGenerator):
@@ -47,6 +56,7 @@ class EnergyConsumptionGenerator(MetricGenerator):
             self.energy_consumption = EnergyConsumption.from_platform()
         usage = await self.energy_consumption.get_energy_usage()
         units = usage.unit.value
+        details = self._details(units)
         for usage_type, name in _ENERGY_NAMES.items():
             value = usage.get_energy_usage_on_type(usage_type)
             if value is None:
@@ -55,16 +65,16 @@ class EnergyConsumptionGenerator(MetricGenerator):
             yield Metric(
                 name=name,
                 value=value,
-                tags=self._tags(units, origin),
+                tags=_tags(details, *_origin(origin)),
                 unit=units,
                 kind=MetricKind.RATE,
                 covered_seconds=origin.covered_seconds if origin else usage.window_seconds,
                 band=origin.band if origin else None,
             )
 
-    def _tags(self, units: str, origin: Provenance | None) -> tuple[Tag, ...]:
-        location = (Tag("location", self.location.name),) if self.location is not None else ()
-        return (Tag("platform", self.platform), *location, Tag("units", units), *_origin_tags(origin))
+    def _details(self, units: str) -> tuple[tuple[str, str | None], ...]:
+        location = self.location.name if self.location is not None else None
+        return ("platform", self.platform), ("location", location), ("units", units)
 
 
 class CarbonEmissionGenerator(MetricGenerator):
@@ -97,7 +107,8 @@ class CarbonEmissionGenerator(MetricGenerator):
         """
         emission = self._emission()
         usage = await emission.get_co2_usage()
-        location, units = emission.location, usage.unit.value
+        units = usage.unit.value
+        details = self._details(emission.location, units)
         for usage_type, name in _CARBON_NAMES.items():
             value = usage.get_carbon_usage_on_type(usage_type)
             if value is None:
@@ -106,7 +117,7 @@ class CarbonEmissionGenerator(MetricGenerator):
             yield Metric(
                 name=name,
                 value=value,
-                tags=self._tags(location, units, origin),
+                tags=_tags(details, *_origin(origin)),
                 unit=units,
                 kind=MetricKind.AMOUNT,
                 covered_seconds=origin.covered_seconds if origin else None,
@@ -120,8 +131,8 @@ class CarbonEmissionGenerator(MetricGenerator):
             self.carbon_emission = CarbonEmission(location=self.location)
         return self.carbon_emission
 
-    def _tags(self, location: Location, units: str, origin: Provenance | None) -> tuple[Tag, ...]:
-        details = (
+    def _details(self, location: Location, units: str) -> tuple[tuple[str, str | None], ...]:
+        return (
             ("platform", self.platform),
             ("location", location.name),
             ("location_from", location.detected_by),
@@ -130,4 +141,3 @@ class CarbonEmissionGenerator(MetricGenerator):
             ("factor_date", location.co2g_kwh_date),
             ("units", units),
         )
-        return (*(Tag(key, value) for key, value in details if value), *_origin_tags(origin))

@@ -1,8 +1,8 @@
 """Hooks: synchronous observers of a pipeline's moments.
 
 A hook is a plugin of the group `tracarbon.hooks`, loaded only when a `[hooks.NAME]` table names it. It marks its
-functions or methods with `@hookimpl`; each may take any of the documented arguments. Hooks run in a thread of their own,
-off the data path: a slow one loses moments (they are counted), a failing one is logged, and neither delays a tick.
+functions or methods with `@hookimpl`; each may take any of the documented arguments. Hooks run in a thread of their
+own, off the data path: a slow one loses moments (they are counted), a failing one is logged, and neither delays a tick.
 """
 
 from __future__ import annotations

@@ -6,10 +6,13 @@ import heapq
 import itertools
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import TypeAlias
+from types import TracebackType
+from typing import Self, TypeAlias
 
 import anyio
 from anyio.lowlevel import checkpoint
+
+from tracarbon._clock import Deadline
 
 _ROUNDS = 40
 """Rounds of the event loop after which everything that an alarm set off has come to rest."""
@@ -68,8 +71,11 @@ class ManualClock:
             try:
                 yield scope
             finally:
-                self._alarms = [entry for entry in self._alarms if entry is not alarm]
-                heapq.heapify(self._alarms)
+                self._silence(alarm)
+
+    def deadline(self) -> Deadline:
+        """Return a scope whose deadline can be set again and again."""
+        return _ManualDeadline(self)
 
     async def advance(self, seconds: float) -> None:
         """Let `seconds` pass: wake everybody in the order of their alarms, one after another."""
@@ -88,7 +94,37 @@ class ManualClock:
         heapq.heappush(self._alarms, alarm)
         return alarm
 
+    def _silence(self, alarm: _Alarm | None) -> None:
+        self._alarms = [entry for entry in self._alarms if entry is not alarm]
+        heapq.heapify(self._alarms)
+
     @staticmethod
     async def _rest() -> None:
         for _ in range(_ROUNDS):
             await checkpoint()
+
+
+class _ManualDeadline:
+    def __init__(self, clock: ManualClock) -> None:
+        self._clock = clock
+        self._scope = anyio.CancelScope()
+        self._alarm: _Alarm | None = None
+
+    def __enter__(self) -> Self:
+        self._scope.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        self.disarm()
+        return bool(self._scope.__exit__(kind, error, traceback))
+
+    def arm(self, seconds: float) -> None:
+        self.disarm()
+        self._alarm = self._clock._alarm(self._clock.monotonic() + seconds, self._scope.cancel)
+
+    def disarm(self) -> None:
+        if self._alarm is not None:
+            self._clock._silence(self._alarm)
+            self._alarm = None

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import Enum
-from typing import Annotated, Any
+from typing import Any
 
 from pydantic import BaseModel, Field, SkipValidation
 
@@ -45,7 +46,7 @@ class CarbonUsage(BaseModel):
     memory_carbon_usage: float | None = None
     gpu_carbon_usage: float | None = None
     unit: CarbonUsageUnit = CarbonUsageUnit.CO2_G
-    provenance: Annotated[SkipValidation[dict[UsageType, Provenance]], Field(repr=False)] = {}
+    provenance: SkipValidation[Mapping[UsageType, Provenance]] = Field(default_factory=dict, repr=False)
 
     def get_carbon_usage_on_type(self, usage_type: UsageType) -> float | None:
         """Return the carbon of one component in `unit`, or `None` where it is unknown."""

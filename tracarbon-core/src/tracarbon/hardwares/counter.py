@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 _PLAUSIBLE_FACTOR = 2.0
@@ -35,7 +36,18 @@ class EnergyCounter:
         max_watts: the published maximum power of the device, if there is one.
     """
 
-    __slots__ = ("_at", "_counts", "_counts_per_joule", "_highest_watts", "_max_watts", "_range_counts", "lost")
+    __slots__ = (
+        "_at",
+        "_believable_watts",
+        "_counts",
+        "_counts_per_joule",
+        "_forward_watts",
+        "_highest_watts",
+        "_max_watts",
+        "_range_counts",
+        "_unambiguous_seconds",
+        "lost",
+    )
 
     def __init__(
         self, *, counts_per_joule: float, range_counts: int | None = None, max_watts: float | None = None
@@ -43,10 +55,10 @@ class EnergyCounter:
         self._counts_per_joule = counts_per_joule
         self._range_counts = range_counts
         self._max_watts = max_watts or 0.0
-        self._highest_watts = 0.0
         self._counts = 0
         self._at: float | None = None
         self.lost: str | None = None
+        self._learn(0.0)
 
     def update(self, counts: int, at: float) -> EnergyDelta | None:
         """Take a reading of `counts` at the monotonic second `at` and return the energy since the previous one.
@@ -67,32 +79,33 @@ class EnergyCounter:
 
     def _forward(self, joules: float, seconds: float) -> EnergyDelta | None:
         watts = joules / seconds
-        if watts > _CEILING_WATTS or (self._max_watts and watts > self._believable_watts):
+        if watts > self._forward_watts:
             self.lost = f"the counter jumped by {joules:.0f} J in {seconds:.3g} s"
             return None
-        if self._may_have_wrapped(seconds):
+        if seconds > self._unambiguous_seconds:
             self.lost = f"not read for {seconds:.0f} s, in which it may have wrapped unseen"
             return None
-        self._highest_watts = max(self._highest_watts, watts)
+        if watts > self._highest_watts:
+            self._learn(watts)
         return EnergyDelta(joules, seconds)
 
     def _backward(self, previous: int, counts: int, seconds: float) -> EnergyDelta | None:
-        if self._range_counts is None or not counts <= previous <= self._range_counts:
-            self.lost = "the counter was reset"
-            return None
-        joules = (self._range_counts - previous + counts) / self._counts_per_joule
-        watts = joules / seconds
-        if watts > self._believable_watts or self._may_have_wrapped(seconds):
-            self.lost = "the counter was reset"
-            return None
-        self._highest_watts = max(self._highest_watts, watts)
-        return EnergyDelta(joules, seconds)
+        if self._range_counts is not None and 0 <= counts <= previous <= self._range_counts:
+            joules = (self._range_counts - previous + counts) / self._counts_per_joule
+            watts = joules / seconds
+            if watts <= self._believable_watts and seconds <= self._unambiguous_seconds:
+                self._learn(max(watts, self._highest_watts))
+                return EnergyDelta(joules, seconds)
+        self.lost = "the counter was reset"
+        return None
 
-    @property
-    def _believable_watts(self) -> float:
-        return min(_CEILING_WATTS, _PLAUSIBLE_FACTOR * max(self._max_watts, self._highest_watts))
-
-    def _may_have_wrapped(self, seconds: float) -> bool:
-        if self._range_counts is None:
-            return False
-        return seconds * max(self._max_watts, self._highest_watts) > self._range_counts / self._counts_per_joule
+    def _learn(self, highest_watts: float) -> None:
+        """Note the highest power seen, and what follows from it."""
+        self._highest_watts = highest_watts
+        known_watts = max(self._max_watts, highest_watts)
+        self._believable_watts = min(_CEILING_WATTS, _PLAUSIBLE_FACTOR * known_watts)
+        # Without a published limit, a jump forward may be the first load that this device has ever seen.
+        self._forward_watts = self._believable_watts if self._max_watts else _CEILING_WATTS
+        self._unambiguous_seconds = math.inf
+        if self._range_counts is not None and known_watts > 0:
+            self._unambiguous_seconds = self._range_counts / self._counts_per_joule / known_watts

@@ -5,6 +5,7 @@ Units inside are watts, joules and seconds. `None` means unknown; it is never 0.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -18,6 +19,9 @@ JOULES_PER_WH = 3600.0
 
 class UsageType(Enum):
     """Which component of the machine a figure is of."""
+
+    # Members are single: their identity is a hash, and a cheaper one than that of Enum.
+    __hash__ = object.__hash__
 
     HOST = "host"
     CPU = "cpu"
@@ -155,10 +159,10 @@ class EnergyUsage(BaseModel):
     gpu_energy_usage: Watts | None = None
     unit: EnergyUsageUnit = EnergyUsageUnit.WATT
     window_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    devices: Annotated[list[DeviceUsage], Field(repr=False)] = []
+    devices: Annotated[SkipValidation[Sequence[DeviceUsage]], Field(repr=False)] = ()
     method: str | None = None
-    problems: Annotated[list[str], Field(repr=False)] = []
-    provenance: Annotated[SkipValidation[dict[UsageType, Provenance]], Field(repr=False)] = {}
+    problems: Annotated[SkipValidation[Sequence[str]], Field(repr=False)] = ()
+    provenance: SkipValidation[Mapping[UsageType, Provenance]] = Field(default_factory=dict, repr=False)
 
     def get_energy_usage_on_type(self, usage_type: UsageType) -> float | None:
         """Return the usage of one component in `unit`, or `None` where it is unknown."""
@@ -203,7 +207,10 @@ class Power:
 
 
 def usage_of_components(
-    watts: dict[UsageType, float], window_seconds: float | None, provenance: dict[UsageType, Provenance]
+    watts: Mapping[UsageType, float],
+    window_seconds: float | None,
+    provenance: Mapping[UsageType, Provenance],
+    devices: Sequence[DeviceUsage] = (),
 ) -> EnergyUsage:
     """Put an `EnergyUsage` together from the watts of its components."""
     return EnergyUsage(
@@ -213,4 +220,5 @@ def usage_of_components(
         gpu_energy_usage=watts.get(UsageType.GPU),
         window_seconds=window_seconds,
         provenance=provenance,
+        devices=devices,
     )

@@ -1,0 +1,5 @@
+"""`python -m tracarbon` is `tracarbon`."""
+
+from tracarbon.cli import main
+
+main()

@@ -1,0 +1,69 @@
+"""A pipeline in a thread of its own, for code that is not asynchronous, or must not be held up."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+
+import anyio
+
+from tracarbon._pipeline import FLUSH_SECONDS, Pipeline
+from tracarbon._worker import current_loop_caller
+from tracarbon.exceptions import TracarbonException
+
+_STOP_SECONDS = 2 * FLUSH_SECONDS + 5.0
+
+
+class BackgroundPipeline:
+    """Runs a pipeline in a daemon thread with an event loop of its own.
+
+    In a forked child it is inert: the thread did not come along.
+    """
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+        self._pid = os.getpid()
+        self._settled = threading.Event()
+        self._error: BaseException | None = None
+        self._call_in_loop: Callable[[Callable[[], object]], None] | None = None
+        self._thread = threading.Thread(target=self._run, name="tracarbon", daemon=True)
+
+    def start(self) -> None:
+        """Start, and return when the first window is open.
+
+        Raises:
+            StartupError: components that are not optional did not start.
+        """
+        self._thread.start()
+        self._settled.wait()
+        if self._error is not None:
+            self._thread.join()
+            raise self._error
+
+    def stop(self) -> None:
+        """Read the last window, flush every exporter and end.
+
+        Raises:
+            TracarbonException: it did not come to its end in time.
+        """
+        if self._pid != os.getpid() or self._call_in_loop is None:
+            return
+        self._call_in_loop(self._pipeline.stop)
+        self._thread.join(_STOP_SECONDS)
+        if self._thread.is_alive():
+            raise TracarbonException(f"the pipeline did not end within {_STOP_SECONDS:g} s; a plugin blocks it")
+        if self._error is not None:
+            raise self._error
+
+    def _run(self) -> None:
+        try:
+            anyio.run(self._main)
+        except BaseException as error:  # handed over to whoever started or stops it
+            self._error = error
+        finally:
+            self._settled.set()
+
+    async def _main(self) -> None:
+        self._call_in_loop = current_loop_caller()
+        await self._pipeline.run(on_started=self._settled.set)

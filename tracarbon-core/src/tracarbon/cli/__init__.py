@@ -1,0 +1,112 @@
+"""The command `tracarbon`.
+
+Parsing the arguments imports nothing but argparse; each subcommand imports what it needs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import NoReturn
+
+from tracarbon import __version__
+
+EXIT_OK = 0
+EXIT_NOTHING_MEASURED = 1
+EXIT_USAGE = 2
+
+_EPILOG = """\
+Without a file, the best sensor that works here is used, the location is worked out without leaving the machine, and
+energy and carbon go to standard output. The command line wins over TRACARBON_* variables (and .env), these over the
+file. Exit status: 0 fine, 1 every sensor had failed at the end, 2 nothing was started.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command and leave with its exit status."""
+    options = _parser().parse_args(arguments)
+    if options.command is None:
+        _parser().print_help()
+        sys.exit(EXIT_USAGE)
+    try:
+        status: int = import_module(f"tracarbon.cli._{options.command.replace('-', '_')}").main(options)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        _silence_standard_output()
+        sys.exit(EXIT_OK)
+    except Exception as error:
+        from tracarbon.exceptions import TracarbonException
+
+        if not isinstance(error, TracarbonException):
+            raise
+        print(f"tracarbon: {error}", file=sys.stderr)
+        sys.exit(EXIT_USAGE)
+    sys.exit(status)
+
+
+def _silence_standard_output() -> None:
+    """Keep the interpreter from complaining, at its exit, of a reader that is gone."""
+    import os
+
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tracarbon",
+        description="Measure the energy this machine uses and the carbon emitted for it, and export both.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"tracarbon {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    _add_run(commands)
+    check = commands.add_parser("check", help="show the resolved pipeline, or every problem")
+    _add_file(check)
+    plugins = commands.add_parser("plugins", help="list the installed plugins, or show the options of one")
+    plugins.add_argument("name", nargs="?", metavar="NAME", help="a plugin, such as json or rapl")
+    commands.add_parser("list-exporters", help="list the installed exporters")
+    doctor = commands.add_parser("doctor", help="try every sensor and location: what works here, and what to do")
+    _add_host_root(doctor)
+    init = commands.add_parser("init", help="write a commented pipeline.toml for what is found here")
+    init.add_argument(
+        "-o", "--output", type=Path, default=Path("pipeline.toml"), metavar="FILE", help="default: pipeline.toml"
+    )
+    _add_host_root(init)
+    return parser
+
+
+def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    run = commands.add_parser(
+        "run",
+        help="measure and export until stopped",
+        description="Measure and export until Ctrl-C or SIGTERM; then the report goes to standard error.",
+    )
+    _add_file(run)
+    run.add_argument("--interval", metavar="TIME", help="time between two windows, such as 15s or 1m")
+    run.add_argument("--duration", metavar="TIME", help="stop after this time")
+    run.add_argument("--once", action="store_true", help="measure one window (1s, or --interval), print it and stop")
+    run.add_argument(
+        "--exporter-name",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="export to this exporter, in place of the file's; may be given several times",
+    )
+    run.add_argument(
+        "--country-code-alpha-iso-2", "--country", dest="country", metavar="CODE", help="country, such as fr, or world"
+    )
+    run.add_argument("--containers", action="store_true", help="energy and carbon of Kubernetes containers as well")
+    run.add_argument("--log-level", metavar="LEVEL", help="DEBUG, INFO, WARNING or ERROR; the log is standard error")
+
+
+def _add_file(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-c", "--config", type=Path, metavar="FILE", help="the pipeline, a TOML file")
+
+
+def _add_host_root(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--host-root", type=Path, metavar="DIR", help="where the host's /sys and /proc are; default: /")

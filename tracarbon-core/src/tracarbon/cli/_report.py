@@ -1,0 +1,71 @@
+"""The closing report, for humans."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from tracarbon._states import Component, ComponentState
+from tracarbon.cli._tables import render_table
+from tracarbon.exporters.exporter import MetricReport
+from tracarbon.metrics import MetricKind
+from tracarbon.report import TracarbonReport
+
+
+def render_report(report: TracarbonReport, components: Iterable[Component] = ()) -> str:
+    """Return the report as lines of text: totals, means, where the figures come from, and what did not work."""
+    lines = [_headline(report)]
+    rows = [_row(name, item) for name, item in report.metric_report.items()]
+    if not rows:
+        lines.append("  nothing was measured")
+    lines += render_table(rows).splitlines()
+    lines += [f"  {method}" for method in _methods(report)]
+    lines += [
+        f"  {component} is {component.state.value}: {component.reason}"
+        for component in components
+        if component.state in (ComponentState.DEGRADED, ComponentState.FAILED)
+    ]
+    return "\n".join(lines)
+
+
+def _headline(report: TracarbonReport) -> str:
+    start, end = report.start_time, report.end_time
+    if start is None or end is None:
+        return "tracarbon report"
+    return f"tracarbon report: {_duration((end - start).total_seconds())}, {_clock(start)} to {_clock(end)}"
+
+
+def _clock(instant: datetime) -> str:
+    return instant.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(int(minutes), 60)
+    if hours:
+        return f"{hours}h {minutes:02d}m {seconds:02.0f}s"
+    return f"{minutes}m {seconds:04.1f}s" if minutes else f"{seconds:.1f}s"
+
+
+def _row(name: str, item: MetricReport) -> tuple[str, ...]:
+    total = f"{item.total:>9.4g} {item.total_unit or ''}"
+    band = f"({item.total_band.low:.4g} to {item.total_band.high:.4g})" if item.total_band else ""
+    if item.metric.kind is MetricKind.AMOUNT:
+        return f"  {name}", total, band, ""
+    spread = f"mean {item.average:.4g}, {item.minimum:.4g} to {item.maximum:.4g} {item.metric.unit or ''}"
+    return f"  {name}", total, band, spread
+
+
+def _methods(report: TracarbonReport) -> list[str]:
+    """Say where the figures come from, each origin once."""
+    origins: dict[str, None] = {}
+    for item in report.metric_report.values():
+        tags = {tag.key: tag.value for tag in item.metric.tags}
+        if "fidelity" in tags:
+            method = f" ({tags['method']})" if "method" in tags else ""
+            origins[f"energy {tags['fidelity']} by sensor {tags['sensor']}{method}"] = None
+        if "source" in tags:
+            factor = " ".join(tags[key] for key in ("factor_kind", "factor_date") if key in tags)
+            known = f", location by {tags['location_from']}" if "location_from" in tags else ""
+            origins[f"carbon intensity of {tags['location']}: {factor or tags['source']}{known}"] = None
+    return list(origins)

@@ -1,0 +1,136 @@
+"""`tracarbon run`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import threading
+import time
+from contextlib import suppress
+from typing import NoReturn
+
+import anyio
+
+from tracarbon._assembly import Plan, assemble
+from tracarbon._configuration import Overrides
+from tracarbon._document import Problem, parse_seconds
+from tracarbon._listener import Listener
+from tracarbon._pipeline import FLUSH_SECONDS, Pipeline
+from tracarbon._worker import current_loop_caller
+from tracarbon.cli import EXIT_NOTHING_MEASURED, EXIT_OK
+from tracarbon.cli._loading import load_plan
+from tracarbon.cli._report import render_report
+from tracarbon.cli._signals import Signals
+from tracarbon.cli._systemd import notify
+from tracarbon.exceptions import ConfigurationError
+from tracarbon.metrics import Batch
+from tracarbon.report import ReportRecorder
+
+_ONCE_SECONDS = 1.0
+_LEAVE_SECONDS = FLUSH_SECONDS + 3.0
+
+
+def main(options: argparse.Namespace) -> int:
+    """Run a pipeline until it is stopped; returns the exit status."""
+    interval, duration = _times(options)
+    plan = load_plan(options.config, _overrides(options, interval))
+    pipeline = assemble(plan)
+    if options.once:
+        duration = interval or _ONCE_SECONDS
+        pipeline.interval_seconds = pipeline.first_window_seconds = 4 * duration
+    return _Run(plan, pipeline, duration).run()
+
+
+def _times(options: argparse.Namespace) -> tuple[float | None, float | None]:
+    times = []
+    for name in ("interval", "duration"):
+        text = getattr(options, name)
+        try:
+            times.append(None if text is None else parse_seconds(_number(text)))
+        except ValueError as error:
+            raise ConfigurationError("command line", [Problem(None, f"--{name}", str(error))]) from None
+    return times[0], times[1]
+
+
+def _number(text: str) -> object:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _overrides(options: argparse.Namespace, interval_seconds: float | None) -> Overrides:
+    return Overrides(
+        interval_seconds=interval_seconds,
+        country=options.country,
+        exporters=options.exporter_name,
+        containers=options.containers,
+        log_level=options.log_level,
+    )
+
+
+class _Run(Listener):
+    def __init__(self, plan: Plan, pipeline: Pipeline, duration_seconds: float | None) -> None:
+        self._plan = plan
+        self._pipeline = pipeline
+        self._duration_seconds = duration_seconds
+        self._recorder = ReportRecorder()
+        self._report_lock = threading.Lock()
+        pipeline.listeners.append(self)
+
+    def run(self) -> int:
+        with Signals(self._leave) as self._signals:
+            anyio.run(self._main)
+            self._signals.finished()
+        self._print_report()
+        status = EXIT_NOTHING_MEASURED if self._pipeline.all_sensors_failed else EXIT_OK
+        if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
+            self._exit(status)
+        return status
+
+    async def _main(self) -> None:
+        self._open = anyio.Event()
+        call_in_loop = current_loop_caller()
+        self._signals.on_first(lambda: call_in_loop(self._pipeline.stop), _LEAVE_SECONDS)
+        async with anyio.create_task_group() as group:
+            if self._duration_seconds is not None:
+                group.start_soon(self._stop_after, self._duration_seconds)
+            await self._pipeline.run(on_started=self._started)
+            group.cancel_scope.cancel()
+
+    async def _stop_after(self, seconds: float) -> None:
+        await self._open.wait()
+        await anyio.sleep(seconds)
+        self._pipeline.stop()
+
+    def _started(self) -> None:
+        self._recorder.started_at = time.time()
+        self._open.set()
+        notify("READY=1")
+
+    def window_closed(self, batch: Batch) -> None:
+        self._recorder.add(batch)
+
+    def stopped(self) -> None:
+        self._recorder.ended_at = time.time()
+
+    def _leave(self) -> None:
+        """Leave at once: the second signal, or a stop that does not come to its end. Runs in the signals' thread."""
+        self._recorder.ended_at = time.time()
+        self._print_report()
+        print("tracarbon: left before everything had come to its end", file=sys.stderr)
+        self._exit(EXIT_OK)
+
+    def _print_report(self) -> None:
+        if self._report_lock.acquire(blocking=False) and self._recorder.started_at is not None:
+            notify("STOPPING=1")
+            report = self._recorder.snapshot(", ".join(item.table.name for item in self._plan.exporters))
+            print(render_report(report, self._pipeline.components), file=sys.stderr, flush=True)
+
+    @staticmethod
+    def _exit(status: int) -> NoReturn:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError):
+                stream.flush()
+        os._exit(status)
