@@ -17,7 +17,6 @@ import anyio
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tests.support.powercap_tree import PowercapTree, two_sockets_eight_zones
 from tracarbon._clock import SystemClock
 from tracarbon._pipeline import Pipeline
 from tracarbon.emissions.carbon_emissions import CarbonEmission
@@ -25,6 +24,8 @@ from tracarbon.exporters.exporter import Batch, Exporter
 from tracarbon.general_metrics import CarbonEmissionGenerator, EnergyConsumptionGenerator
 from tracarbon.locations.location import Location
 from tracarbon_sensor_rapl import RAPL, LinuxEnergyConsumption
+
+from tests.support.powercap_tree import PowercapTree, two_sockets_eight_zones
 
 ROUNDS, TICKS = 15, 1000
 

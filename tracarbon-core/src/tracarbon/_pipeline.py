@@ -91,7 +91,7 @@ class Pipeline:
         self._exporters: list[_ExporterEntry] = []
         self._views: list[MeterView] = []
         self._stopping = False
-        self._waiting = anyio.CancelScope()
+        self._waiting: anyio.CancelScope | None = None
         self.components.observe(self._state_changed)
 
     def set_location(self, component: Component, location: Location, *, optional: bool = False) -> None:
@@ -156,7 +156,8 @@ class Pipeline:
     def stop(self) -> None:
         """Ask a running pipeline to come to its end; to be called in its event loop."""
         self._stopping = True
-        self._waiting.cancel()
+        if self._waiting is not None:
+            self._waiting.cancel()
 
     def _is_stopping(self) -> bool:
         return self._stopping

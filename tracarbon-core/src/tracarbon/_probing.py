@@ -82,6 +82,10 @@ class _Attempt:
     def _run(self) -> None:
         try:
             self._loaded = load_class(self._plugin)
+            missing = [name for name, option in self._loaded.Options.model_fields.items() if option.is_required()]
+            if missing:
+                self._probe = Probe(works=False, reason=f"it has to be told its {', '.join(missing)}")
+                return
             probe: Callable[[Any], Probe] = self._loaded.probe  # type: ignore[attr-defined]
             self._probe = probe(default_context(self._plugin.kind, self._plugin.name, self._host_root))
         except PluginError as error:

@@ -55,6 +55,6 @@ def _socket(number: str, folder: Path, counter: str) -> Zone:
 def _text(path: Path) -> str:
     # What is gone or closed has no name that could match.
     try:
-        return path.read_text(encoding="ascii", errors="replace").strip()
+        return path.read_bytes().decode(errors="replace").strip()
     except OSError:
         return ""

@@ -184,7 +184,7 @@ def _list_folder(folder: Path) -> list[str]:
 def _zone_name(key: str, folder: Path) -> str | None:
     """Text of the ``name`` file; None if the zone is gone, its key if the name cannot be had for another reason."""
     try:
-        return (folder / "name").read_text(encoding="ascii", errors="replace").strip() or key
+        return (folder / "name").read_bytes().decode(errors="replace").strip() or key
     except OSError as error:
         return None if error.errno in (errno.ENOENT, errno.ENODEV, errno.ENOTDIR) else key
 

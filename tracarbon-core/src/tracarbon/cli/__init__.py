@@ -39,11 +39,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         _silence_standard_output()
         sys.exit(EXIT_OK)
     except Exception as error:
-        from tracarbon.exceptions import TracarbonException
+        from tracarbon.exceptions import ConfigurationError, TracarbonException
 
         if not isinstance(error, TracarbonException):
             raise
-        print(f"tracarbon: {error}", file=sys.stderr)
+        print(error if isinstance(error, ConfigurationError) else f"tracarbon: {error}", file=sys.stderr)
         sys.exit(EXIT_USAGE)
     sys.exit(status)
 

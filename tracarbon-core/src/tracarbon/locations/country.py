@@ -40,7 +40,7 @@ def detect_country() -> tuple[str, str]:
     code = country_of_time_zone(zone) if zone else None
     if code is not None and find_factor(code) is not None:
         return code, f"time zone {zone}"
-    return WORLD, f"nothing: time zone {zone or 'unknown'} names no country"
+    return WORLD, f"the time zone, {zone or 'unknown'}, names no country"
 
 
 class Country(Location):
@@ -79,7 +79,8 @@ class Country(Location):
         code, reason = detect_country()
         factor = _factor(code)
         remedy = "set country in [location], or TRACARBON_COUNTRY" if code == WORLD else ""
-        return Probe(works=True, reason=f"{factor.country}, {factor.co2g_per_kwh:g} g/kWh, by {reason}", remedy=remedy)
+        because = f"since {reason}" if code == WORLD else f"by the {reason}"
+        return Probe(works=True, reason=f"{factor.country}, {factor.co2g_per_kwh:g} g/kWh, {because}", remedy=remedy)
 
     async def __aenter__(self) -> Self:
         """Work out the country and its intensity.
@@ -109,7 +110,7 @@ class Country(Location):
                 logger.warning(
                     "the country is unknown (%s); the world's average carbon intensity is used. "
                     "Set it in [location], by --country, or by TRACARBON_COUNTRY",
-                    self.detected_by.removeprefix("nothing: "),
+                    self.detected_by,
                 )
                 self.detected_by = "nothing"
         factor = _factor(code)

@@ -1,0 +1,64 @@
+"""Yearly average carbon intensity of electricity, by country."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.resources import files
+
+_ALIASES = {"uk": "gb", "el": "gr"}
+
+
+@dataclass(frozen=True, slots=True)
+class Factor:
+    """A carbon intensity.
+
+    Attributes:
+        country: its name.
+        alpha_2: ISO 3166 code of two letters; empty for the world.
+        alpha_3: ISO 3166 code of three letters; empty for the world.
+        co2g_per_kwh: grams of CO2e per kWh of electricity, over the life cycle.
+        year: of the average.
+        source: whose figure it is.
+    """
+
+    country: str
+    alpha_2: str
+    alpha_3: str
+    co2g_per_kwh: float
+    year: int
+    source: str = "Ember, by Our World in Data"
+
+
+WORLD = Factor("World", "", "", 473.0, 2024, "Ember")
+
+
+def countries() -> Iterator[Factor]:
+    """Read the table, row by row."""
+    with files("tracarbon").joinpath("data/country_intensity.csv").open("r", encoding="utf-8") as table:
+        for row in csv.DictReader(table):
+            yield Factor(row["country"], row["alpha_2"], row["alpha_3"], float(row["co2g_per_kwh"]), int(row["year"]))
+
+
+def find_factor(code: str) -> Factor | None:
+    """Return the factor of an ISO 3166 code of two or three letters, in any case, or of `world`."""
+    wanted = code.strip().lower()
+    if wanted == "world":
+        return WORLD
+    wanted = _ALIASES.get(wanted, wanted).upper()
+    return next((factor for factor in countries() if wanted in (factor.alpha_2, factor.alpha_3)), None)
+
+
+def nearest_codes(text: str) -> list[str]:
+    """Return the codes that somebody who wrote `text` may have meant: by the country's name, or by a similar code."""
+    wanted = text.strip().lower()
+    known = list(countries())
+    by_name = {factor.country.lower(): factor.alpha_2 for factor in known}
+    if wanted in by_name:
+        return [by_name[wanted]]
+    if len(wanted) > 3:
+        return [by_name[name] for name in difflib.get_close_matches(wanted, by_name, n=2, cutoff=0.7)]
+    codes = {code.lower(): code for factor in known for code in (factor.alpha_2, factor.alpha_3) if code}
+    return [codes[code] for code in difflib.get_close_matches(wanted, codes, n=2, cutoff=0.65)]
