@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -17,6 +18,7 @@ class Source:
 
     Attributes:
         order: its place in the file; of equals, the first wins.
+        has_host: whether it has given a figure of the whole host besides those of the components.
         max_gap_seconds: the trapezoidal rule bridges no more than this between two instantaneous samples.
     """
 
@@ -26,6 +28,7 @@ class Source:
     fidelity: Fidelity
     max_gap_seconds: float
     method: str | None = None
+    has_host: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -50,17 +53,23 @@ class Account:
         """How good its figures are."""
         return self.device.fidelity or self.source.fidelity
 
-    def add(self, reading: DeviceUsage, at: float, opened_at: float) -> None:
-        """Add a reading taken at the monotonic second `at`; what it covers from before `opened_at` is not ours."""
+    def add(self, reading: DeviceUsage, at: float, opened_at: float) -> bool:
+        """Add a reading taken at the monotonic second `at`; what it covers from before `opened_at` is not ours.
+
+        Returns whether its figures can be true: one that is negative or no number would spoil all that come after.
+        """
         seconds = reading.window_seconds
+        if not 0.0 <= reading.watts < math.inf or (seconds is not None and not 0.0 < seconds < math.inf):
+            return False
         if seconds is None:
-            self._integrate(reading, at)
+            self._integrate(reading, at, opened_at)
         elif at - seconds >= opened_at - _ROUNDING_SECONDS:
             self._book(reading.watts, seconds, reading.band)
+        return True
 
-    def _integrate(self, reading: DeviceUsage, at: float) -> None:
+    def _integrate(self, reading: DeviceUsage, at: float, opened_at: float) -> None:
         previous, self.sample = self.sample, (at, reading)
-        if previous is None:
+        if previous is None or previous[0] < opened_at:
             return
         earlier_at, earlier = previous
         seconds = at - earlier_at

@@ -95,12 +95,14 @@ def _best(accounts: Sequence[tuple[int, Account]], scope: Scope) -> Part | None:
 
 def _distinct_extra(accounts: Sequence[tuple[int, Account]]) -> list[Part]:
     """Extra devices; one that two sensors know by the same tags counts once."""
-    distinct: dict[object, Part] = {}
+    owners: dict[object, Source] = {}
+    distinct: list[Part] = []
     extra = [(index, account) for index, account in accounts if account.device.scope is Scope.EXTRA]
     for index, account in sorted(extra, key=lambda candidate: _quality(candidate[1])):
         identity = account.device.tags or (account.source.name, account.device.name)
-        distinct.setdefault(identity, Part(index, account))
-    return sorted(distinct.values(), key=lambda part: part.index)
+        if owners.setdefault(identity, account.source) is account.source:
+            distinct.append(Part(index, account))
+    return sorted(distinct, key=lambda part: part.index)
 
 
 def _by_quality(accounts: Iterable[tuple[int, Account]]) -> list[list[tuple[int, Account]]]:

@@ -38,14 +38,15 @@ class Meter:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        self._has_changed = False
         self._sources: dict[str, Source] = {}
         self._accounts: list[Account] = []
         self._by_device: dict[tuple[str, str], Account] = {}
-        self._lumps: dict[tuple[str, UsageType], Device] = {}
+        self._lumps: dict[tuple[str, UsageType, bool], Device] = {}
         self.opened_at = -math.inf
         self.closing = Closing(0.0, 0.0)
         self.layout = 0
-        self.read_windows: dict[tuple[frozenset[str] | None, Closing], ReadWindow] = {}
+        self.read_windows: dict[tuple[frozenset[str] | None, Closing, int], ReadWindow] = {}
 
     def add_sensor(self, name: str, sensor: Sensor | type[Sensor], max_gap_seconds: float) -> None:
         """Register a sensor; its instantaneous samples are bridged over at most `max_gap_seconds`."""
@@ -54,38 +55,47 @@ class Meter:
     def open(self) -> None:
         """Begin the first window now."""
         self.opened_at = self._clock.monotonic()
-        self.closing = Closing.of(self._accounts, self.opened_at, self._clock.time())
-        self.read_windows.clear()
+        self._take_stock(self.opened_at)
 
-    def record(self, sensor: str, usage: EnergyUsage, at: float) -> None:
-        """Add what a sensor read at the monotonic second `at`."""
+    def record(self, sensor: str, usage: EnergyUsage, at: float) -> Sequence[str]:
+        """Add what a sensor read at the monotonic second `at` and return what of it cannot be true, for humans."""
         source = self._sources[sensor]
         if usage.method != source.method:
             source.method = usage.method
-            self.layout += 1
+            self._has_changed = True
+        refused: list[str] = []
         for reading in usage.devices or self._lumped(source, usage):
             account = self._by_device.get((sensor, reading.device.name))
             if account is None or account.device is not reading.device:
                 account = self._account_of(source, reading.device)
-            account.add(reading, at, self.opened_at)
+            if not account.add(reading, at, self.opened_at):
+                refused.append(f"{reading.device.name}: {reading.watts!r} W over {reading.window_seconds!r} s")
+        return refused
 
     def close(self) -> Closing:
         """Close the window now."""
         before = self.closing
-        closing = Closing.of(self._accounts, self._clock.monotonic(), self._clock.time())
+        closing = self._take_stock(self._clock.monotonic())
         for account, gain in zip(self._accounts, closing.gains_since(before), strict=True):
             account.missed = 0 if gain.seconds > 0 else account.missed + 1
-        self.closing = closing
-        self.read_windows.clear()
         return closing
 
     def accounts(self, sensors: Collection[str] | None) -> list[tuple[int, Account]]:
-        """Return the accounts of `sensors` (all where it is `None`), each with its index in a closing."""
+        """Return the accounts in the latest closing, of `sensors` or of all, each with its index there."""
         return [
             (index, account)
-            for index, account in enumerate(self._accounts)
+            for index, account in enumerate(self._accounts[: len(self.closing.balances)])
             if sensors is None or account.source.name in sensors
         ]
+
+    def _take_stock(self, at: float) -> Closing:
+        # A device that turns up later is in no closing yet: the layout changes only together with the closing.
+        if self._has_changed:
+            self._has_changed = False
+            self.layout += 1
+        self.closing = Closing.of(self._accounts, at, self._clock.time())
+        self.read_windows.clear()
+        return self.closing
 
     def _account_of(self, source: Source, device: Device) -> Account:
         account = self._by_device.get((source.name, device.name))
@@ -93,10 +103,10 @@ class Meter:
             account = Account(source, device)
             self._accounts.append(account)
             self._by_device[source.name, device.name] = account
-            self.layout += 1
+            self._has_changed = True
         elif account.device != device:
             account.device = device
-            self.layout += 1
+            self._has_changed = True
         return account
 
     def _lumped(self, source: Source, usage: EnergyUsage) -> list[DeviceUsage]:
@@ -104,16 +114,17 @@ class Meter:
         if usage.unit is not EnergyUsageUnit.WATT:
             usage = usage.model_copy()
             usage.convert_unit(EnergyUsageUnit.WATT)
+        # Once the host was known, the components lie inside it for good, also while it is not.
+        source.has_host = has_host = source.has_host or usage.host_energy_usage is not None
         readings = []
         for usage_type in UsageType:
             watts = usage.get_energy_usage_on_type(usage_type)
             if watts is not None:
-                has_host = usage.host_energy_usage is not None
                 readings.append(DeviceUsage(self._lump(source, usage_type, has_host), watts, usage.window_seconds))
         return readings
 
     def _lump(self, source: Source, usage_type: UsageType, has_host: bool) -> Device:
-        key = (source.name, usage_type)
+        key = (source.name, usage_type, has_host)
         if key not in self._lumps:
             inside = has_host and usage_type is not UsageType.HOST
             scope = Scope.HOST if source.scope is Scope.WHOLE_MACHINE and not has_host else source.scope
@@ -166,6 +177,7 @@ class MeterView(Sensor):
         """Begin at the meter's latest closing."""
         self._start = self._closing = self._meter.closing
         self._waiting = {}
+        self._read = ReadWindow(EnergyUsage(), {})
 
     @property
     def window(self) -> Window:
@@ -173,13 +185,17 @@ class MeterView(Sensor):
         start, end = self._start, self._closing
         return Window(start.at, end.at, start.wall_time, end.wall_time)
 
-    def advance(self) -> Window:
-        """Turn to the window that was closed last and return it."""
+    def advance(self, *, is_last: bool = False) -> Window:
+        """Turn to the window that was closed last and return it.
+
+        Args:
+            is_last: no other will follow, so that nothing is waited for.
+        """
         self._closing = self._meter.closing
         if self._layout != self._meter.layout:
             self._layout = self._meter.layout
             self._composition = compose(self._meter.accounts(self._sensors))
-        self._read = self._shared_window()
+        self._read = self._shared_window(0 if is_last else GONE_AFTER_MISSED)
         return self.window
 
     def commit(self) -> None:
@@ -187,28 +203,32 @@ class MeterView(Sensor):
         self._start = self._closing
         self._waiting = self._read.waiting
 
-    def _shared_window(self) -> ReadWindow:
+    def _shared_window(self, patience: int) -> ReadWindow:
         """Read the window, or take what another view over the same sensors has read of the same window."""
         if self._waiting:
-            return _WindowReading(self._composition, self._start, self._closing, self._waiting).read()
-        key = (self._sensors, self._start)
+            return _WindowReading(self._composition, self._start, self._closing, self._waiting, patience).read()
+        key = (self._sensors, self._start, patience)
         known = self._meter.read_windows.get(key)
         if known is None:
-            known = _WindowReading(self._composition, self._start, self._closing, {}).read()
+            known = _WindowReading(self._composition, self._start, self._closing, {}, patience).read()
             self._meter.read_windows[key] = known
         return known
 
 
 class _WindowReading:
-    """Works out one window: watts of each component, and where they come from."""
+    """Works out one window: watts of each component, and where they come from.
+
+    A part that was silent for `patience` windows is not waited for.
+    """
 
     def __init__(
-        self, composition: Composition, start: Closing, end: Closing, waiting: dict[UsageType, Closing]
+        self, composition: Composition, start: Closing, end: Closing, waiting: dict[UsageType, Closing], patience: int
     ) -> None:
         self._composition = composition
         self._start = start
         self._end = end
         self._waiting = waiting
+        self._patience = patience
         self._gains = end.gains_since(start)
         self._still_waiting: dict[UsageType, Closing] = {}
         self._watts: dict[UsageType, float] = {}
@@ -229,7 +249,11 @@ class _WindowReading:
         figure = self._figure(UsageType.HOST, host) if host else None
         if whole is not None:
             whole_figure = self._figure(UsageType.HOST, whole)
-            if figure is None or whole_figure is None or whole_figure.watts >= figure.watts * _WHOLE_TOLERANCE:
+            if whole_figure is None:
+                is_better = whole.parts[0].account.missed < self._patience
+            else:
+                is_better = figure is None or whole_figure.watts >= figure.watts * _WHOLE_TOLERANCE
+            if is_better:
                 host, figure = whole, whole_figure
         if host is not None:
             self._take(UsageType.HOST, host, figure)
@@ -253,9 +277,9 @@ class _WindowReading:
         watts = joules = seconds = low = high = 0.0
         for part in component.parts:
             gain = gains[part.index]
-            inside = _watts_inside(part, gains) if part.inside else 0.0
+            inside = self._watts_inside(part, gains) if part.inside else 0.0
             if gain.seconds <= 0 or inside is None:
-                if part.account.missed < GONE_AFTER_MISSED:
+                if part.account.missed < self._patience:
                     return None
                 continue
             part_watts = max(0.0, gain.joules / gain.seconds - inside)
@@ -266,6 +290,17 @@ class _WindowReading:
             high += gain.high_joules - inner_joules
             seconds = max(seconds, gain.seconds)
         return _Figure(watts, joules, seconds, low, high) if seconds > 0 else None
+
+    def _watts_inside(self, part: Part, gains: Sequence[Balance]) -> float | None:
+        """Return the watts of the devices inside that count for another component; `None` where one is missing."""
+        watts = 0.0
+        for index, account in part.inside:
+            gain = gains[index]
+            if gain.seconds > 0:
+                watts += gain.joules / gain.seconds
+            elif account.missed < self._patience:
+                return None
+        return watts
 
     def _device_usages(self) -> list[DeviceUsage]:
         readings = []
@@ -282,15 +317,3 @@ class _Figure(NamedTuple):
     seconds: float
     low_joules: float
     high_joules: float
-
-
-def _watts_inside(part: Part, gains: Sequence[Balance]) -> float | None:
-    """Return the watts of the devices inside that count for another component; `None` where one is missing."""
-    watts = 0.0
-    for index, account in part.inside:
-        gain = gains[index]
-        if gain.seconds > 0:
-            watts += gain.joules / gain.seconds
-        elif account.missed < GONE_AFTER_MISSED:
-            return None
-    return watts

@@ -23,7 +23,7 @@ class Worker:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._calls: SimpleQueue[_Call | None] = SimpleQueue()
+        self._calls: SimpleQueue[Call | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
 
     async def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -31,16 +31,17 @@ class Worker:
 
         When the caller is cancelled the call itself goes on, and later calls wait behind it.
         """
-        call = _Call(lambda: function(*args, **kwargs))
+        result: T = await self.submit(lambda: function(*args, **kwargs)).wait()
+        return result
+
+    def submit(self, function: Callable[[], object]) -> Call:
+        """Have `function` called in the thread; its outcome can be waited for again after a cancellation."""
+        call = Call(function)
         if self._thread is None:
             self._thread = threading.Thread(target=_serve, args=(self._calls,), name=self._name, daemon=True)
             self._thread.start()
         self._calls.put(call)
-        await call.done.wait()
-        if call.error is not None:
-            raise call.error
-        result: T = call.result
-        return result
+        return call
 
     def close(self) -> None:
         """Let the thread end once it has done what it was given; a thread that hangs is left to itself."""
@@ -49,7 +50,7 @@ class Worker:
             self._calls, self._thread = SimpleQueue(), None
 
 
-def _serve(calls: SimpleQueue[_Call | None]) -> None:
+def _serve(calls: SimpleQueue[Call | None]) -> None:
     while (call := calls.get()) is not None:
         call.perform()
 
@@ -76,19 +77,29 @@ def current_loop_caller() -> Callable[[Callable[[], object]], None]:
     return call
 
 
-class _Call:
-    __slots__ = ("_call_in_loop", "_function", "done", "error", "result")
+class Call:
+    """A call that a worker was given."""
 
-    def __init__(self, function: Callable[[], Any]) -> None:
+    __slots__ = ("_call_in_loop", "_done", "_error", "_function", "_result")
+
+    def __init__(self, function: Callable[[], object]) -> None:
         self._function = function
         self._call_in_loop = current_loop_caller()
-        self.done = anyio.Event()
-        self.error: BaseException | None = None
-        self.result: Any = None
+        self._done = anyio.Event()
+        self._error: BaseException | None = None
+        self._result: Any = None
+
+    async def wait(self) -> Any:
+        """Wait for its end and return what it returned or raise what it raised."""
+        await self._done.wait()
+        if self._error is not None:
+            raise self._error
+        return self._result
 
     def perform(self) -> None:
+        """Call the function; for the worker's thread."""
         try:
-            self.result = self._function()
+            self._result = self._function()
         except BaseException as error:  # handed over to the caller, whatever it is
-            self.error = error
-        self._call_in_loop(self.done.set)
+            self._error = error
+        self._call_in_loop(self._done.set)

@@ -8,6 +8,7 @@ from datetime import datetime
 from tracarbon._states import Component, ComponentState
 from tracarbon.cli._tables import render_table
 from tracarbon.exporters.exporter import MetricReport
+from tracarbon.exporters.stdout import human
 from tracarbon.metrics import MetricKind
 from tracarbon.report import TracarbonReport
 
@@ -48,11 +49,11 @@ def _duration(seconds: float) -> str:
 
 
 def _row(name: str, item: MetricReport) -> tuple[str, ...]:
-    total = f"{item.total:>9.4g} {item.total_unit or ''}"
-    band = f"({item.total_band.low:.4g} to {item.total_band.high:.4g})" if item.total_band else ""
+    total = f"{human(item.total):>10} {item.total_unit or ''}"
+    band = f"({human(item.total_band.low)} to {human(item.total_band.high)})" if item.total_band else ""
     if item.metric.kind is MetricKind.AMOUNT:
         return f"  {name}", total, band, ""
-    spread = f"mean {item.average:.4g}, {item.minimum:.4g} to {item.maximum:.4g} {item.metric.unit or ''}"
+    spread = f"mean {human(item.average)}, {human(item.minimum)} to {human(item.maximum)} {item.metric.unit or ''}"
     return f"  {name}", total, band, spread
 
 

@@ -81,6 +81,9 @@ class CarbonEmission(Sensor):
     energy_consumption: Sensor | None = None
     previous_energy_consumption_time: datetime | None = None
 
+    def __post_init__(self) -> None:
+        self._asked_at: float | None = None
+
     async def get_energy_usage(self) -> EnergyUsage:
         """Return the energy usage of the sensor."""
         if self.energy_consumption is None:
@@ -115,9 +118,10 @@ class CarbonEmission(Sensor):
 
     def _elapsed_seconds(self) -> float | None:
         """Seconds since the previous call, for sensors that do not say what their watts hold for."""
-        previous, self._asked_at = getattr(self, "_asked_at", None), time.monotonic()
+        now = time.monotonic()
+        previous, self._asked_at = self._asked_at, now
         self.previous_energy_consumption_time = datetime.now(UTC)
-        return None if previous is None else self._asked_at - previous
+        return None if previous is None else now - previous
 
 
 def _in_grams(origin: Provenance, grams_per_watt: float) -> Provenance:

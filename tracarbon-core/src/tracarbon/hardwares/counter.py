@@ -9,6 +9,9 @@ _PLAUSIBLE_FACTOR = 2.0
 """Bursts of twice the published or the highest seen power are believed."""
 _CEILING_WATTS = 10_000.0
 """No single counted device draws more; beyond it a jump forward is garbage, not energy."""
+_UPDATE_SECONDS = 0.1
+"""Counters stand still between updates, of RAPL for a millisecond, of a graphics card for up to this long: two readings
+may have the energy of so much more time between them, and what lies closer together says nothing of the power."""
 
 
 class EnergyDelta(NamedTuple):
@@ -78,26 +81,28 @@ class EnergyCounter:
         return self._backward(previous, counts, seconds)
 
     def _forward(self, joules: float, seconds: float) -> EnergyDelta | None:
-        watts = joules / seconds
-        if watts > self._forward_watts:
+        if joules > self._forward_watts * (seconds + _UPDATE_SECONDS):
             self.lost = f"the counter jumped by {joules:.0f} J in {seconds:.3g} s"
             return None
         if seconds > self._unambiguous_seconds:
             self.lost = f"not read for {seconds:.0f} s, in which it may have wrapped unseen"
             return None
-        if watts > self._highest_watts:
-            self._learn(watts)
-        return EnergyDelta(joules, seconds)
+        return self._believed(joules, seconds)
 
     def _backward(self, previous: int, counts: int, seconds: float) -> EnergyDelta | None:
         if self._range_counts is not None and 0 <= counts <= previous <= self._range_counts:
             joules = (self._range_counts - previous + counts) / self._counts_per_joule
-            watts = joules / seconds
-            if watts <= self._believable_watts and seconds <= self._unambiguous_seconds:
-                self._learn(max(watts, self._highest_watts))
-                return EnergyDelta(joules, seconds)
+            limit = self._believable_watts * (seconds + _UPDATE_SECONDS)
+            if joules <= limit and seconds <= self._unambiguous_seconds:
+                return self._believed(joules, seconds)
         self.lost = "the counter was reset"
         return None
+
+    def _believed(self, joules: float, seconds: float) -> EnergyDelta:
+        watts = joules / seconds
+        if watts > self._highest_watts and seconds >= _UPDATE_SECONDS:
+            self._learn(watts)
+        return EnergyDelta(joules, seconds)
 
     def _learn(self, highest_watts: float) -> None:
         """Note the highest power seen, and what follows from it."""

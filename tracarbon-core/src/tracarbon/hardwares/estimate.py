@@ -58,6 +58,10 @@ class EstimatedEnergyConsumption(EnergyConsumption):
             description="thermal design power of one socket in watts, where the built-in table has none",
         )
 
+    def __post_init__(self) -> None:
+        self._estimate: _Estimate | None = None
+        self._previous: tuple[float, float, float] | None = None
+
     @classmethod
     def from_options(cls, options: Any, context: PluginContext) -> Self:
         """Construct it for the host."""
@@ -79,7 +83,7 @@ class EstimatedEnergyConsumption(EnergyConsumption):
         estimate = self._prepared()
         busy, total = _cpu_seconds()
         at = self.clock()
-        previous, self._previous = getattr(self, "_previous", None), (busy, total, at)
+        previous, self._previous = self._previous, (busy, total, at)
         if previous is None or at <= previous[2]:
             return EnergyUsage(method=estimate.method)
         capacity = total - previous[1]
@@ -87,7 +91,7 @@ class EstimatedEnergyConsumption(EnergyConsumption):
         return estimate.usage(min(1.0, max(0.0, utilisation)), at - previous[2])
 
     def _prepared(self) -> _Estimate:
-        if not hasattr(self, "_estimate"):
+        if self._estimate is None:
             self._estimate = _Estimate(self.tdp_watts, self.host_root)
         return self._estimate
 

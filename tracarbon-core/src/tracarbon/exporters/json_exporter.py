@@ -1,0 +1,172 @@
+"""The exporter `json`: records in a local file that is valid JSON after every tick."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field
+
+from tracarbon.exceptions import RetryableExportError, TracarbonException
+from tracarbon.exporters._record_file import RecordFile
+from tracarbon.exporters._writing import BatchWriter
+from tracarbon.exporters.exporter import Batch, Exporter, Record
+from tracarbon.metrics import SeriesKey
+from tracarbon.plugin import PluginContext, PluginOptions
+
+DEFAULT_PATH = "tracarbon_export.json"
+_LINE_SUFFIXES = (".jsonl", ".ndjson")
+_MOST_SERIES = 20_000
+
+
+class JSONExporter(Exporter):
+    """Write each metric as a record to a local file: a JSON array, or JSON lines where the path ends in `.jsonl`.
+
+    The file is appended to, valid after every tick, and repaired at the start if a crash has torn it. It is not flushed
+    to the disk on every tick (no fsync): a power cut may cost the last records.
+
+    Attributes:
+        path: the file.
+        indent: spaces to indent the records of an array by; `None` for one record per line.
+    """
+
+    path: str = DEFAULT_PATH
+    indent: int | None = None
+
+    class Options(PluginOptions):
+        """Options of `[exporters.json]`."""
+
+        path: str = Field(
+            default=DEFAULT_PATH, min_length=1, description="the file; .jsonl or .ndjson gives one JSON object per line"
+        )
+        indent: int | None = Field(
+            default=None,
+            ge=0,
+            le=16,
+            description="spaces to indent an array's records by; default: one record per line",
+        )
+
+    def __post_init__(self) -> None:
+        self._sink: _Sink | None = None
+        self._fragments: _Fragments | None = None
+
+    @classmethod
+    def get_name(cls) -> str:
+        """Return the name of the exporter."""
+        return "JSON"
+
+    @classmethod
+    def from_options(cls, options: Any, context: PluginContext) -> Self:
+        """Construct it."""
+        return cls(path=options.path, indent=options.indent, metric_prefix_name=context.metric_prefix_name)
+
+    async def __aenter__(self) -> Self:
+        """Open the file, and repair it where a crash has torn it.
+
+        Raises:
+            TracarbonException: it cannot be written, is used by another process, or holds something else.
+        """
+        self._sink = sink = _Sink(self.path)
+        await sink.writer.run(sink.open)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close the file."""
+        sink, self._sink = self._sink, None
+        if sink is not None:
+            await sink.writer.run(sink.close)
+            sink.writer.close()
+
+    async def export(self, batch: Batch) -> None:
+        """Append the records of a batch.
+
+        Raises:
+            RetryableExportError: they could not be written; the file is as it was.
+        """
+        if self._sink is None:
+            await self.__aenter__()
+        sink = self._sink
+        assert sink is not None
+        if sink.writer.is_busy:
+            await sink.writer.write(batch, lambda: None)
+            return
+        records = self._serialised(batch)
+        await sink.writer.write(batch, lambda: sink.append(records))
+
+    def flush(self) -> None:
+        """Do nothing: the file is valid after every tick."""
+
+    def _serialised(self, batch: Batch) -> list[str]:
+        if self._fragments is None:
+            self._fragments = _Fragments(self.metric_prefix_name)
+        fragment = self._fragments.of
+        instant = datetime.fromtimestamp(batch.window.ended_at, UTC).isoformat(timespec="milliseconds")
+        opening = f'{{"timestamp":"{instant.removesuffix("+00:00")}Z",'
+        closing = f',"window_seconds":{batch.window.seconds!r}}}'
+        records = [f"{opening}{fragment(record)}{_figures(record)}{closing}" for record in batch]
+        if self.indent is None or self.path.endswith(_LINE_SUFFIXES):
+            return records
+        padding = " " * self.indent
+        return [textwrap.indent(json.dumps(json.loads(record), indent=self.indent), padding) for record in records]
+
+
+def _figures(record: Record) -> str:
+    band = f',"low":{record.band.low!r},"high":{record.band.high!r}' if record.band is not None else ""
+    return f'"value":{record.value!r}{band},"covered_seconds":{record.covered_seconds!r}'
+
+
+class _Fragments:
+    """The part of each series' records that never changes."""
+
+    def __init__(self, prefix: str | None) -> None:
+        self._prefix = prefix
+        self._known: dict[SeriesKey, str] = {}
+
+    def of(self, record: Record) -> str:
+        fragment = self._known.get((record.name, record.tags))
+        if fragment is None:
+            if len(self._known) >= _MOST_SERIES:
+                self._known.clear()
+            constant = {
+                "name": record.format_name(self._prefix),
+                "unit": record.unit,
+                "kind": record.kind.value,
+                "tags": dict(record.tags),
+            }
+            fragment = json.dumps(constant, ensure_ascii=False, separators=(",", ":"))[1:-1] + ","
+            self._known[record.name, record.tags] = fragment
+        return fragment
+
+
+class _Sink:
+    """The file and its thread; opened anew when it was moved away."""
+
+    def __init__(self, path: str) -> None:
+        self._path = Path(path).expanduser()
+        self._file: RecordFile | None = None
+        self.writer = BatchWriter("tracarbon-json")
+
+    def open(self) -> None:
+        if self._path.is_dir():
+            raise TracarbonException(f"{self._path} is a folder; give the path of a file")
+        self._file = RecordFile(self._path, is_array=not self._path.name.endswith(_LINE_SUFFIXES))
+
+    def append(self, records: list[str]) -> None:
+        if not records:
+            return
+        if self._file is None or not self._file.is_in_place():
+            self.close()
+            self.open()
+        assert self._file is not None
+        try:
+            self._file.append(records)
+        except OSError as error:
+            raise RetryableExportError(f"{self._path}: {error.strerror}") from error
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None

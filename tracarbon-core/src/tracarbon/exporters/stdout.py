@@ -1,0 +1,192 @@
+"""The exporter `stdout`: one line per metric, for humans and for grep."""
+
+from __future__ import annotations
+
+import math
+import os
+import select
+import stat
+import sys
+import time
+from typing import Any, Literal, Self
+
+from pydantic import Field
+
+from tracarbon.exceptions import DeliveryUnknown, ReceiverGone, RetryableExportError
+from tracarbon.exporters._writing import BatchWriter
+from tracarbon.exporters.exporter import Batch, Exporter, Record
+from tracarbon.metrics import SeriesKey
+from tracarbon.plugin import PluginContext, PluginOptions
+
+_NAME_WIDTH = 36
+_MOST_SERIES = 20_000
+_AT_ONCE_BYTES = 4096
+"""What a pipe that is writable at all takes without blocking (PIPE_BUF of Linux)."""
+
+
+class StdoutExporter(Exporter):
+    """Print each metric as a line on standard output: time, name, value, unit, window, and where it comes from."""
+
+    color: Literal["auto", "always", "never"] = "auto"
+
+    class Options(PluginOptions):
+        """Options of `[exporters.stdout]`."""
+
+        color: Literal["auto", "always", "never"] = Field(
+            default="auto", description="auto: on a terminal, unless NO_COLOR is set"
+        )
+
+    def __post_init__(self) -> None:
+        self._opened: _Output | None = None
+
+    @classmethod
+    def get_name(cls) -> str:
+        """Return the name of the exporter."""
+        return "Stdout"
+
+    @classmethod
+    def from_options(cls, options: Any, context: PluginContext) -> Self:
+        """Construct it."""
+        return cls(color=options.color, metric_prefix_name=context.metric_prefix_name)
+
+    async def __aenter__(self) -> Self:
+        """Look at what standard output is."""
+        self._output()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Let the thread for slow readers end."""
+        self._output().writer.close()
+        self._opened = None
+
+    async def export(self, batch: Batch) -> None:
+        """Print the series that are known now; the totals of the others are in the report.
+
+        Raises:
+            ReceiverGone: nobody reads standard output any more.
+            RetryableExportError: nothing was written, such as for want of space.
+            DeliveryUnknown: a part was written; the rest follows when the same batch is offered again.
+        """
+        await self._output().deliver(batch, self.metric_prefix_name)
+
+    def _output(self) -> _Output:
+        if self._opened is None:
+            self._opened = _Output(self.color)
+        return self._opened
+
+
+class _Output:
+    def __init__(self, color: str) -> None:
+        sys.stdout.flush()
+        self.writer = BatchWriter("tracarbon-stdout")
+        self._descriptor = _descriptor_of_standard_output()
+        self._mode = os.fstat(self._descriptor).st_mode if self._descriptor is not None else 0
+        is_terminal = self._descriptor is not None and os.isatty(self._descriptor)
+        self._lines = _Lines(color == "always" or (color == "auto" and is_terminal and "NO_COLOR" not in os.environ))
+        self._poll = select.poll() if hasattr(select, "poll") and self._descriptor is not None else None
+        if self._poll is not None and self._descriptor is not None:
+            self._poll.register(self._descriptor, select.POLLOUT)
+        self._unwritten: tuple[Batch, bytes] | None = None
+
+    async def deliver(self, batch: Batch, prefix: str | None) -> None:
+        is_new = self._unwritten is None or self._unwritten[0] is not batch
+        if is_new and not self.writer.is_busy:
+            self._unwritten = (batch, self._lines.render(batch, prefix))
+        if not self.writer.is_busy and self._takes_at_once():
+            self._write_all()
+        else:
+            await self.writer.write(batch, self._write_all)
+        self._unwritten = None
+
+    def _takes_at_once(self) -> bool:
+        """Whether the descriptor takes all of it without blocking: that saves the way through the thread."""
+        if stat.S_ISREG(self._mode):
+            return True
+        if self._poll is None or self._unwritten is None or len(self._unwritten[1]) > _AT_ONCE_BYTES:
+            return False
+        return any(event & select.POLLOUT and not event & select.POLLERR for _, event in self._poll.poll(0))
+
+    def _write_all(self) -> None:
+        assert self._unwritten is not None
+        batch, data = self._unwritten
+        whole = len(data)
+        try:
+            while data:
+                data = data[self._write(data) :]
+                self._unwritten = (batch, data)
+        except BrokenPipeError:
+            raise ReceiverGone("nobody reads standard output any more") from None
+        except OSError as error:
+            message = f"standard output: {error.strerror}"
+            if len(data) == whole:
+                raise RetryableExportError(message) from error
+            raise DeliveryUnknown(message) from error
+
+    def _write(self, data: bytes) -> int:
+        if self._descriptor is None:
+            sys.stdout.write(data.decode())
+            sys.stdout.flush()
+            return len(data)
+        try:
+            return os.write(self._descriptor, data)
+        except BlockingIOError:
+            # Somebody made the descriptor non-blocking; here, in the thread, there is time.
+            select.select([], [self._descriptor], [], 1.0)
+            return 0
+
+
+def _descriptor_of_standard_output() -> int | None:
+    """Return the descriptor, or `None` in notebooks and wherever else standard output is no file."""
+    try:
+        return sys.stdout.fileno()
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+class _Lines:
+    """Renders records, keeping what never changes of each series."""
+
+    def __init__(self, is_colored: bool) -> None:
+        self._dim, self._bold, self._plain = ("\x1b[2m", "\x1b[1m", "\x1b[0m") if is_colored else ("", "", "")
+        self._known: dict[SeriesKey, tuple[str, str]] = {}
+
+    def render(self, batch: Batch, prefix: str | None) -> bytes:
+        instant = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(batch.window.ended_at))
+        lines = [self._line(record, instant, prefix) for record in batch if batch.is_current(record)]
+        return "".join(lines).encode("utf-8", "backslashreplace")
+
+    def _line(self, record: Record, instant: str, prefix: str | None) -> str:
+        known = self._known.get((record.name, record.tags))
+        if known is None:
+            known = self._remember(record, prefix)
+        name, origin = known
+        value = f"{self._bold}{human(record.value):>10}{self._plain}"
+        return (
+            f"{self._dim}{instant}{self._plain}  {name}{value} {record.unit or '':<6} "
+            f"{self._dim}over {human(record.covered_seconds)} s{origin}{self._plain}\n"
+        )
+
+    def _remember(self, record: Record, prefix: str | None) -> tuple[str, str]:
+        if len(self._known) >= _MOST_SERIES:
+            self._known.clear()
+        tags = {tag.key: tag.value for tag in record.tags}
+        fidelity = f", {tags['fidelity']} by {tags['sensor']}" if "fidelity" in tags and "sensor" in tags else ""
+        place = f", {tags['location']}" if "source" in tags else ""
+        known = (f"{_printable(record.format_name(prefix)):<{_NAME_WIDTH}}", _printable(fidelity + place))
+        self._known[record.name, record.tags] = known
+        return known
+
+
+def _printable(text: str) -> str:
+    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
+
+
+def human(value: float) -> str:
+    """Return a number with four significant digits and no exponent; 0 as `0`."""
+    if value == 0:
+        return "0"
+    decimals = 3 - math.floor(math.log10(abs(value)))
+    return f"{value:.{min(max(decimals, 0), 12)}f}"
+
+
+__all__ = ["StdoutExporter", "human"]
