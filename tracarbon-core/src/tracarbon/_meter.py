@@ -137,11 +137,27 @@ class Meter:
         return self._lumps[key]
 
 
+class Carry(NamedTuple):
+    """What one window leaves to the next.
+
+    Attributes:
+        waiting: the closings from which components wait for a part that was not read.
+        is_bridged: the parts stood in for the whole machine's figure, which was silent: when it comes back it speaks
+            of that time too, and is passed over once.
+    """
+
+    waiting: dict[UsageType, Closing]
+    is_bridged: bool = False
+
+
 class ReadWindow(NamedTuple):
-    """What a view read of a window: the usage, and the closings from which components are still waiting."""
+    """What a view read of a window, and what it leaves to the next."""
 
     usage: EnergyUsage
-    waiting: dict[UsageType, Closing]
+    carry: Carry
+
+
+_NO_CARRY = Carry({})
 
 
 class MeterView(Sensor):
@@ -163,8 +179,8 @@ class MeterView(Sensor):
         self._layout = -1
         self._composition = compose(())
         self._start = self._closing = meter.closing
-        self._waiting: dict[UsageType, Closing] = {}
-        self._read = ReadWindow(EnergyUsage(), {})
+        self._carry = _NO_CARRY
+        self._read = ReadWindow(EnergyUsage(), _NO_CARRY)
 
     async def get_energy_usage(self) -> EnergyUsage:
         """Return the window that the view stands at; each caller gets a copy of its own."""
@@ -176,8 +192,8 @@ class MeterView(Sensor):
     def reset(self) -> None:
         """Begin at the meter's latest closing."""
         self._start = self._closing = self._meter.closing
-        self._waiting = {}
-        self._read = ReadWindow(EnergyUsage(), {})
+        self._carry = _NO_CARRY
+        self._read = ReadWindow(EnergyUsage(), _NO_CARRY)
 
     @property
     def window(self) -> Window:
@@ -201,16 +217,16 @@ class MeterView(Sensor):
     def commit(self) -> None:
         """Consume the window."""
         self._start = self._closing
-        self._waiting = self._read.waiting
+        self._carry = self._read.carry
 
     def _shared_window(self, patience: int) -> ReadWindow:
         """Read the window, or take what another view over the same sensors has read of the same window."""
-        if self._waiting:
-            return _WindowReading(self._composition, self._start, self._closing, self._waiting, patience).read()
+        if self._carry.waiting or self._carry.is_bridged:
+            return _WindowReading(self._composition, self._start, self._closing, self._carry, patience).read()
         key = (self._sensors, self._start, patience)
         known = self._meter.read_windows.get(key)
         if known is None:
-            known = _WindowReading(self._composition, self._start, self._closing, {}, patience).read()
+            known = _WindowReading(self._composition, self._start, self._closing, _NO_CARRY, patience).read()
             self._meter.read_windows[key] = known
         return known
 
@@ -221,13 +237,12 @@ class _WindowReading:
     A part that was silent for `patience` windows is not waited for.
     """
 
-    def __init__(
-        self, composition: Composition, start: Closing, end: Closing, waiting: dict[UsageType, Closing], patience: int
-    ) -> None:
+    def __init__(self, composition: Composition, start: Closing, end: Closing, carry: Carry, patience: int) -> None:
         self._composition = composition
         self._start = start
         self._end = end
-        self._waiting = waiting
+        self._waiting, self._was_bridged = carry
+        self._is_bridged = False
         self._patience = patience
         self._gains = end.gains_since(start)
         self._still_waiting: dict[UsageType, Closing] = {}
@@ -242,21 +257,27 @@ class _WindowReading:
         usage = usage_of_components(
             self._watts, seconds if seconds > 0 else None, self._provenance, self._device_usages()
         )
-        return ReadWindow(usage, self._still_waiting)
+        return ReadWindow(usage, Carry(self._still_waiting, self._is_bridged))
 
     def _read_host(self) -> None:
         whole, host = self._composition.whole, self._composition.host
         figure = self._figure(UsageType.HOST, host) if host else None
         if whole is not None:
             whole_figure = self._figure(UsageType.HOST, whole)
-            if whole_figure is None:
-                is_better = whole.parts[0].account.missed < self._patience
-            else:
-                is_better = figure is None or whole_figure.watts >= figure.watts * _WHOLE_TOLERANCE
-            if is_better:
+            if host is None or self._is_better(whole, whole_figure, figure):
                 host, figure = whole, whole_figure
+            else:
+                self._is_bridged = whole_figure is None or (self._was_bridged and figure is None)
         if host is not None:
             self._take(UsageType.HOST, host, figure)
+
+    def _is_better(self, whole: Component, whole_figure: _Figure | None, figure: _Figure | None) -> bool:
+        """Whether the host's figure is to be the whole machine's, and not the sum of the parts."""
+        if whole_figure is None:
+            return whole.parts[0].account.missed < self._patience and not self._was_bridged
+        if self._was_bridged:
+            return False
+        return figure is None or whole_figure.watts >= figure.watts * _WHOLE_TOLERANCE
 
     def _take(self, usage_type: UsageType, component: Component, figure: _Figure | None) -> None:
         if figure is None:

@@ -159,6 +159,11 @@ class Pipeline:
         if self._waiting is not None:
             self._waiting.cancel()
 
+    @property
+    def _patience_seconds(self) -> float:
+        """How long a close waits for the sensors."""
+        return min(_CLOSE_SECONDS, self.interval_seconds / 4)
+
     def _is_stopping(self) -> bool:
         return self._stopping
 
@@ -171,13 +176,12 @@ class Pipeline:
         Raises:
             StartupError: components that are not optional did not start; nothing was measured.
         """
-        self._stopping = False
+        self._stopping = self.all_sensors_failed = False
         self._make_runners()
         errors: list[str] = []
         try:
             async with anyio.create_task_group() as group:
                 for runner in self._runners:
-                    runner.cancelled_by_us = lambda: group.cancel_scope.cancel_called
                     group.start_soon(runner.run, name=f"tracarbon {runner.component}")
                 errors = await self._settle()
                 if not errors and not self._is_stopping():
@@ -214,6 +218,7 @@ class Pipeline:
             interval_seconds=interval,
             tick_seconds=self.interval_seconds,
             timeout_seconds=max(_READ_SECONDS, min(self.interval_seconds, interval, _CALL_SECONDS)),
+            patience_seconds=self._patience_seconds,
         )
 
     def _generator_runner(self, entry: _GeneratorEntry) -> GeneratorRunner:
@@ -232,7 +237,7 @@ class Pipeline:
             optional=entry.optional,
             clock=self.clock,
             interval_seconds=entry.interval_seconds or 0.0,
-            timeout_seconds=min(_CALL_SECONDS, max(1.0, self.interval_seconds)),
+            timeout_seconds=_CALL_SECONDS,
         )
 
     def _exporter_runner(self, entry: _ExporterEntry) -> ExporterRunner:
@@ -314,14 +319,14 @@ class Pipeline:
         await self._read_sensors()
         closing = self.meter.close()
         for runner in self._generator_runners:
-            runner.tick(closing.at, last=is_last)
+            runner.tick(closing.at - self.meter.opened_at, last=is_last)
 
     async def _read_sensors(self) -> None:
         """Ask every sensor for a fresh reading; one that does not answer soon brings its joules in the next window."""
         asked = [(sampler, answered) for sampler in self._samplers if (answered := sampler.ask()) is not None]
         if not asked:
             return
-        with self.clock.timeout(min(_CLOSE_SECONDS, self.interval_seconds / 4)):
+        with self.clock.timeout(self._patience_seconds):
             for _, answered in asked:
                 await answered.wait()
         for sampler, answered in asked:

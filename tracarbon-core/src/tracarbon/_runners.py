@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 import anyio
@@ -74,7 +75,6 @@ class Runner(ABC):
         self.finished = anyio.Event()
         self.ending = anyio.Event()
         self.start_error: Exception | None = None
-        self.cancelled_by_us: Callable[[], bool] = lambda: False
         self._finishing = False
         self._pause = anyio.CancelScope()
         self._failures = 0
@@ -83,16 +83,22 @@ class Runner(ABC):
         self._timeout_seconds = 0.0
 
     async def run(self) -> None:
-        """Enter the plugin and let it work until `finish`; after a failure, release it, wait and enter it again."""
+        """Enter the plugin and let it work until `finish`; after a failure, release it, wait and enter it again.
+
+        One that is asked to finish while it waits tries once more where it still owes something.
+        """
         try:
-            while not self._finishing:
+            is_wanted = not self._finishing
+            while is_wanted:
                 await self._run_once()
                 if not self.settled.is_set():
                     self.settled.set()
                     if not self.optional:
                         return
-                if not self._finishing:
+                is_wanted = not self._finishing
+                if is_wanted:
                     await self._pause_for(back_off_seconds(self._failures))
+                    is_wanted = not self._finishing or self.owes_something
             self.component.stopped()
         finally:
             self.settled.set()
@@ -101,13 +107,15 @@ class Runner(ABC):
     async def _run_once(self) -> None:
         try:
             async with self.plugin:
-                self.component.ok()
+                self.entered()
                 self.settled.set()
                 await self.work()
-        except (Exception, SystemExit) as error:
-            self._note_failure(error)
         except anyio.get_cancelled_exc_class() as error:
-            if self.cancelled_by_us():
+            if anyio.current_effective_deadline() == -math.inf:
+                raise
+            self._note_failure(error)  # nobody cancelled this task: it is a cancellation that the plugin let slip
+        except (Exception, SystemExit, BaseExceptionGroup) as error:
+            if isinstance(error, BaseExceptionGroup) and error.subgroup(KeyboardInterrupt):
                 raise
             self._note_failure(error)
 
@@ -115,6 +123,16 @@ class Runner(ABC):
         if not self.settled.is_set():
             self.start_error = error if isinstance(error, Exception) else TracarbonException(describe(error))
         self.failed(error)
+
+    @property
+    def owes_something(self) -> bool:
+        """Whether something would be lost if it came to its end now."""
+        return False
+
+    def entered(self) -> None:
+        """Note that the plugin was entered; after a failure, only a call that goes well says that it works again."""
+        if not self._failures:
+            self.component.ok()
 
     def failed(self, error: BaseException) -> None:
         """Note that a call into the plugin failed."""
@@ -178,6 +196,11 @@ class Runner(ABC):
 class LocationRunner(Runner):
     """Keeps a location entered."""
 
+    def entered(self) -> None:
+        """Note that it works: there are no calls to tell."""
+        self.succeeded()
+        self.component.ok()
+
     async def serve(self) -> None:
         """Wait for the end."""
         await self.ending.wait()
@@ -190,6 +213,7 @@ class Sampler(Runner):
         interval_seconds: its own schedule, or infinity where the windows' closes suffice.
         tick_seconds: the pipeline's interval; a sample that would fall together with a close is left to the close.
         timeout_seconds: how long one read may take.
+        patience_seconds: one that takes longer than this to answer is asked at a close, but not waited for.
     """
 
     plugin: Sensor
@@ -205,12 +229,14 @@ class Sampler(Runner):
         interval_seconds: float,
         tick_seconds: float,
         timeout_seconds: float,
+        patience_seconds: float,
     ) -> None:
         super().__init__(component, plugin, optional=optional, clock=clock)
         self._meter = meter
         self._interval = interval_seconds
         self._tick = tick_seconds
         self._timeout = timeout_seconds
+        self._patience = patience_seconds
         self._asked = anyio.Event()
         self._answered = anyio.Event()
         self._answered.set()
@@ -227,7 +253,7 @@ class Sampler(Runner):
         return None if self._late else self._answered
 
     def note_missed_close(self) -> None:
-        """Do not wait for it again until it has answered."""
+        """Do not wait for it again until it has answered in time."""
         self._late = True
 
     def finish(self) -> None:
@@ -274,20 +300,25 @@ class Sampler(Runner):
         return opened_at + slot * interval
 
     async def _read(self) -> None:
+        asked_at = self.clock.monotonic()
         try:
             usage = await self.call(self.plugin.get_energy_usage(), self._timeout)
-            self._meter.record(self.component.name, usage, self.clock.monotonic())
+            answered_at = self.clock.monotonic()
+            refused = self._meter.record(self.component.name, usage, answered_at)
         except Exception as error:
             self._read_failed(error)
         else:
-            self._late = False
+            self._late = answered_at - asked_at > self._patience
             self.succeeded()
-            if usage.problems:
-                self.component.degraded("; ".join(usage.problems))
-            else:
-                self.component.ok()
+            self._note_problems([*usage.problems, *refused] if refused else usage.problems)
         finally:
             self._answered.set()
+
+    def _note_problems(self, problems: Sequence[str]) -> None:
+        if problems:
+            self.component.degraded("; ".join(problems))
+        else:
+            self.component.ok()
 
     def _read_failed(self, error: Exception) -> None:
         if self._failures + 1 >= REENTER_AFTER_FAILURES:
@@ -301,7 +332,7 @@ class GeneratorRunner(Runner):
     Args:
         view: its view; a window is consumed only when the generator has done with it.
         deliver: where its batches go.
-        interval_seconds: at least so long between two runs; 0 for every window.
+        interval_seconds: it runs at the first window that is closed in each such stretch of time; 0 for every window.
         timeout_seconds: how long one run may take.
     """
 
@@ -327,37 +358,41 @@ class GeneratorRunner(Runner):
         self._interval = interval_seconds
         self._timeout = timeout_seconds
         self._ticked = anyio.Event()
-        self._due = 0.0
+        self._slot = -1
+        self._has_window = False
         self._is_last = False
-        self.idle = anyio.Event()
 
-    def tick(self, at: float, *, last: bool = False) -> None:
-        """Tell it that a window was closed at `at`; the last window is never skipped."""
-        if at < self._due and not last:
+    @property
+    def owes_something(self) -> bool:
+        """Whether there is a window that it has not turned to."""
+        return self._has_window
+
+    def tick(self, elapsed_seconds: float, *, last: bool = False) -> None:
+        """Tell it that a window was closed so many seconds after the start; the last one is never skipped."""
+        slot = math.floor(elapsed_seconds / self._interval + 1e-3) if self._interval else self._slot + 1
+        if slot <= self._slot and not last:
             return
-        self._due = at + self._interval * 0.999
-        self._is_last = self._is_last or last
+        self._slot = slot
+        self._has_window, self._is_last = True, last
         self._ticked.set()
 
     def finish(self) -> None:
-        """Ask it to come to its end, after a window that it was told of."""
+        """Ask it to come to its end, after the last window that it was told of."""
         super().finish()
         self._ticked.set()
 
     async def serve(self) -> None:
         """Generate until the end."""
         while True:
-            await self._ticked.wait()
-            if self._finishing and not self._is_last:
+            if not self._finishing:
+                await self._ticked.wait()
+            if not self._has_window:
                 return
-            self._ticked = anyio.Event()
+            self._ticked, self._has_window = anyio.Event(), False
             await self._generate()
-            if self._is_last:
-                self._is_last = False
-                return
 
     async def _generate(self) -> None:
-        window = self._view.advance()
+        window = self._view.advance(is_last=self._is_last)
         if window.seconds <= 0:
             return
         try:
@@ -414,6 +449,11 @@ class ExporterRunner(Runner):
         """How many records are waiting."""
         return 0 if self.is_gone else len(self.mailbox) + len(self._in_flight or ())
 
+    @property
+    def owes_something(self) -> bool:
+        """Whether there are records that were not delivered."""
+        return self.undelivered_records > 0
+
     def finish(self) -> None:
         """Ask it to deliver what is there and come to its end."""
         super().finish()
@@ -422,16 +462,18 @@ class ExporterRunner(Runner):
     async def serve(self) -> None:
         """Deliver until the end."""
         due = 0.0
-        while True:
+        while not self.is_gone:
             if self._must_rest:
                 await self._back_off()
             batch = self._in_flight or await self.mailbox.take()
-            if batch is None or self.is_gone:
+            if batch is None:
                 return
             self._in_flight = batch
-            due = max(due, self.clock.monotonic()) + self._interval
+            begun_at = max(due, self.clock.monotonic())
             if await self._deliver(batch) and self._interval:
+                due = begun_at + self._interval
                 await self._pause_for(due - self.clock.monotonic())
+        await self.ending.wait()
 
     def timed_out(self, error: TimeoutExceeded) -> None:
         """It may have arrived: the same batch is tried again, unchanged."""

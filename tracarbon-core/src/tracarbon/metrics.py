@@ -236,6 +236,9 @@ class Batch:
         kept: dict[SeriesKey, Record] = {}
         folded = 0
         for key, record in self.records.items():
+            if OVERFLOW_TAG in key[1]:
+                _fold_into(kept, record)
+                continue
             if key in kept_keys or len(kept_keys) < max_series:
                 kept_keys.add(key)
                 kept[key] = record

@@ -143,14 +143,32 @@ class Plugin:
 
 
 def _turn_fields_into_arguments(cls: type) -> None:
+    copies: dict[str, _FreshCopy] = {}
     for name in cls.__dict__.get("__annotations__", {}):
         default = cls.__dict__.get(name)
         if isinstance(default, list | dict | set):
             setattr(cls, name, field(default_factory=default.copy))
+            copies[name] = _FreshCopy(name, default.copy)
     inherits_own_init = any("__init__" in base.__dict__ and not _has_made_init(base) for base in cls.__mro__[:-1])
     dataclasses.dataclass(kw_only=True, eq=False, repr=False, init=not inherits_own_init)(cls)
     if not inherits_own_init:
         cls.__init__.__made_from_fields__ = True  # type: ignore[misc]
+    for name, copy in copies.items():
+        setattr(cls, name, copy)
+
+
+class _FreshCopy:
+    """The default of a mutable field, for instances whose own `__init__` does not set it: each gets a copy."""
+
+    def __init__(self, name: str, copy: Callable[[], Any]) -> None:
+        self._name = name
+        self._copy = copy
+
+    def __get__(self, instance: object | None, owner: type) -> Any:
+        if instance is None:
+            raise AttributeError(self._name)
+        value = vars(instance)[self._name] = self._copy()
+        return value
 
 
 def _has_made_init(cls: type) -> bool:

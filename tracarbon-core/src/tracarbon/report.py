@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pydantic import BaseModel, ConfigDict
 
 from tracarbon.hardwares.energy import JOULES_PER_WH, Band
-from tracarbon.metrics import Batch, Metric, MetricKind, Record
+from tracarbon.metrics import Batch, Metric, MetricKind, Record, Window
 
 
 class MetricReport(BaseModel):
@@ -57,8 +57,9 @@ class TracarbonReport(BaseModel):
 @dataclass(slots=True)
 class _Statistics:
     latest: Record
-    first_at: float
-    last_at: float
+    first_end: float
+    last_end: float
+    reported_at: float
     times: int = 0
     count: int = 0
     total: float = 0.0
@@ -70,10 +71,11 @@ class _Statistics:
     maximum: float = -sys.float_info.max
     banded: bool = False
 
-    def add(self, record: Record, at: float) -> None:
-        if at != self.last_at or not self.times:
+    def add(self, record: Record, window: Window) -> None:
+        if window.end != self.last_end or not self.times:
             self.times += 1
-            self.last_at = at
+            self.last_end = window.end
+        self.reported_at = window.ended_at
         value = record.value
         self.latest = record
         self.count += 1
@@ -106,12 +108,13 @@ class ReportRecorder:
 
     def add(self, batch: Batch) -> None:
         """Take the records of one generator's window."""
-        at = batch.window.ended_at
+        window = batch.window
         for record in batch:
             statistics = self._statistics.get(record.name)
             if statistics is None:
-                statistics = self._statistics[record.name] = _Statistics(record, at, at)
-            statistics.add(record, at)
+                statistics = _Statistics(record, window.end, window.end, window.ended_at)
+                self._statistics[record.name] = statistics
+            statistics.add(record, window)
 
     def snapshot(self, exporter_name: str = "") -> TracarbonReport:
         """Return the report as it stands."""
@@ -132,8 +135,8 @@ def _report(item: _Statistics, exporter_name: str) -> MetricReport:
     return MetricReport(
         exporter_name=exporter_name,
         metric=Metric(name=latest.name, value=latest.value, tags=latest.tags, unit=latest.unit, kind=latest.kind),
-        average_interval_in_seconds=(item.last_at - item.first_at) / (item.times - 1) if item.times > 1 else None,
-        last_report_time=_instant(item.last_at),
+        average_interval_in_seconds=(item.last_end - item.first_end) / (item.times - 1) if item.times > 1 else None,
+        last_report_time=_instant(item.reported_at),
         total=latest.value if latest.kind is MetricKind.LEVEL else item.total / scale,
         total_unit=_total_unit(latest),
         average=item.weighted / item.seconds if item.seconds > 0 else latest.value,

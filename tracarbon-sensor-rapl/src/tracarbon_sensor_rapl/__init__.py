@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -68,6 +68,21 @@ class _Slot:
         self.has_counted = False
         self.device = _device(zone, is_graphics=False)
 
+    @classmethod
+    def over(cls, zone: Zone, known: Mapping[tuple[str, str], _Slot]) -> _Slot:
+        """Return the slot of this counter, under whatever number the kernel shows it now, or a new one."""
+        slot = cls(zone)
+        former = known.get(slot.identity)
+        if former is None:
+            return slot
+        former.zone = zone
+        return former
+
+    @property
+    def identity(self) -> tuple[str, str]:
+        """Which counter it is: the interface (MSR and MMIO count apart) and the label."""
+        return self.zone.key.partition(":")[0], self.zone.label
+
     def note_counting(self) -> None:
         """The uncore counter of a processor without graphics stands at 0 for ever; one that counts has graphics."""
         self.has_counted = True
@@ -124,7 +139,8 @@ class RAPL:
     def is_rapl_compatible(self) -> bool:
         """Check that there is a counter that this process may read."""
         try:
-            return any(os.access(zone.counter_path, os.R_OK) for zone in self._find_zones())
+            with ZoneReader(self._find_zones()) as reader:
+                return any(isinstance(reading, int) for reading in reader.read())
         except HardwareRAPLException:
             return False
 
@@ -152,7 +168,11 @@ class RAPL:
         return results
 
     async def get_energy_report(self) -> EnergyUsage:
-        """Return the mean watts of each component since the previous call; the first call opens the window."""
+        """Return the mean watts of each component since the previous call; the first call opens the window.
+
+        Raises:
+            HardwareRAPLException: none can be read.
+        """
         return self.read()
 
     def open(self) -> None:
@@ -161,14 +181,15 @@ class RAPL:
         Raises:
             HardwareRAPLException: none can be read; says why, and what would help.
         """
-        zones = self._find_zones()
+        self.close()
+        zones = self._with_known(self._find_zones())
         reader = ZoneReader(zones, clock=self._clock).__enter__()
         readings = reader.read()
         if not any(isinstance(reading, int) for reading in readings):
             reader.close()
             raise HardwareRAPLException(". ".join(_explained(zones[0], readings[0])))
-        known = {slot.zone.key: slot for slot in self._slots}
-        self._slots = [known.get(zone.key) or _Slot(zone) for zone in zones]
+        known = {slot.identity: slot for slot in self._slots}
+        self._slots = [_Slot.over(zone, known) for zone in zones]
         self._groups = _Groups(self._slots)
         self._reader = reader
 
@@ -179,9 +200,17 @@ class RAPL:
             self._reader = None
 
     def read(self) -> EnergyUsage:
-        """Read every counter and return the mean watts since the previous reading."""
+        """Read every counter and return the mean watts since the previous reading.
+
+        What could not be read, and energy that is lost, is named in `problems`; other zones are not affected.
+
+        Raises:
+            HardwareRAPLException: none can be read; says why, and what would help.
+        """
         readings = self._opened().read()
         at = self._clock()
+        if not any(isinstance(reading, int) for reading in readings):
+            raise HardwareRAPLException(". ".join(_explained(self._slots[0].zone, readings[0])))
         devices: list[DeviceUsage] = []
         problems: list[str] = []
         for slot, reading in zip(self._slots, readings, strict=True):
@@ -204,6 +233,11 @@ class RAPL:
             self.open()
         assert self._reader is not None
         return self._reader
+
+    def _with_known(self, zones: list[Zone]) -> list[Zone]:
+        """Add the zones that were there before and are away just now: they may come back."""
+        labels = {zone.label for zone in zones}
+        return zones + [slot.zone for slot in self._slots if slot.zone.label not in labels]
 
     def _find_zones(self) -> list[Zone]:
         folder = Path(self.path)
@@ -328,5 +362,9 @@ class LinuxEnergyConsumption(EnergyConsumption):
         self.rapl.close()
 
     async def get_energy_usage(self) -> EnergyUsage:
-        """Return the mean watts since the previous call; the first call opens the window."""
+        """Return the mean watts since the previous call; the first call opens the window.
+
+        Raises:
+            HardwareRAPLException: no counter can be read any more.
+        """
         return self.rapl.read()

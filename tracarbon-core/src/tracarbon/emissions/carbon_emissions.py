@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -10,6 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field, SkipValidation
 
+from tracarbon.exceptions import TracarbonException
 from tracarbon.hardwares.energy import (
     JOULES_PER_KWH,
     Band,
@@ -96,9 +98,10 @@ class CarbonEmission(Sensor):
         The intensity comes first: when it is not to be had, no energy has been consumed from the sensor yet.
 
         Raises:
+            TracarbonException: what the location says is no intensity.
             Exception: the location's or the sensor's.
         """
-        co2g_per_kwh = await self.location.get_latest_co2g_kwh()
+        co2g_per_kwh = await self._intensity()
         usage = await self.get_energy_usage()
         usage.convert_unit(EnergyUsageUnit.WATT)
         elapsed_seconds = self._elapsed_seconds()
@@ -115,6 +118,12 @@ class CarbonEmission(Sensor):
             if origin is not None:
                 provenance[usage_type] = _in_grams(origin, grams_per_watt)
         return CarbonUsage(**grams, provenance=provenance)
+
+    async def _intensity(self) -> float:
+        co2g_per_kwh: float | None = await self.location.get_latest_co2g_kwh()
+        if co2g_per_kwh is None or not 0.0 <= co2g_per_kwh < math.inf:
+            raise TracarbonException(f"location {self.location.name}: {co2g_per_kwh!r} g/kWh is no carbon intensity")
+        return co2g_per_kwh
 
     def _elapsed_seconds(self) -> float | None:
         """Seconds since the previous call, for sensors that do not say what their watts hold for."""

@@ -1,0 +1,85 @@
+"""What looks after this repository: `nox` runs lint, tests and wheels; `nox -s benchmarks` prints the costs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import nox
+
+ROOT = Path(__file__).parent
+DISTRIBUTIONS = sorted(path.parent for path in ROOT.glob("tracarbon-*/pyproject.toml"))
+THIRD_PARTY = ROOT / "tests" / "third_party"
+TEST_TOOLS = ["pytest>=8", "hypothesis>=6.100", "trio>=0.26"]
+PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
+
+nox.options.sessions = ["lint", "tests", "wheels"]
+nox.options.default_venv_backend = "venv"
+nox.options.error_on_missing_interpreters = False
+
+
+def _add_pyenv_versions() -> None:
+    """Put the Pythons that pyenv has installed, but not activated, behind those on the path."""
+    folders = sorted((Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions").glob("3.*/bin"))
+    os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", ""), *map(str, folders)])
+
+
+def _python_of(version: str) -> str | None:
+    for folder in os.environ["PATH"].split(os.pathsep):
+        command = Path(folder) / f"python{version}"
+        if (
+            command.exists()
+            and subprocess.run([command, "-c", "pass"], capture_output=True, check=False).returncode == 0
+        ):
+            return str(command)
+    return None
+
+
+_add_pyenv_versions()
+FOUND = [python for version in PYTHONS if (python := _python_of(version)) is not None]
+
+
+@nox.session(python=FOUND[0] if FOUND else None)
+def lint(session: nox.Session) -> None:
+    """Style, formatting and types."""
+    session.install("ruff==0.17.6", "mypy==2.4.1", "nox", "types-psutil", *TEST_TOOLS)
+    session.install(*map(str, DISTRIBUTIONS))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    packages = [path.name for distribution in DISTRIBUTIONS for path in (distribution / "src").iterdir()]
+    sources = ":".join(str(distribution / "src") for distribution in DISTRIBUTIONS)
+    session.run("mypy", *(part for name in packages for part in ("-p", name)), env={"MYPYPATH": sources})
+    session.run("mypy", "-p", "tests.support")
+    session.run("mypy", "noxfile.py")
+
+
+@nox.session(python=FOUND)
+def tests(session: nox.Session) -> None:
+    """The tests, against installed distributions."""
+    session.install(*TEST_TOOLS, *map(str, DISTRIBUTIONS), str(THIRD_PARTY))
+    session.run("pytest", *session.posargs)
+
+
+@nox.session(python=FOUND[0] if FOUND else None)
+def wheels(session: nox.Session) -> None:
+    """Build every distribution, install the wheels alone into a clean environment, and load what they declare."""
+    session.install("build")
+    folder = Path(session.create_tmp()) / "wheels"
+    shutil.rmtree(folder, ignore_errors=True)
+    for distribution in DISTRIBUTIONS:
+        session.run("python", "-m", "build", "--outdir", str(folder), str(distribution), silent=True)
+    clean = Path(session.create_tmp()) / "clean"
+    session.run("python", "-m", "venv", "--clear", str(clean))
+    python = str(clean / "bin" / "python")
+    session.run(python, "-m", "pip", "install", "--quiet", *map(str, folder.glob("*.whl")), external=True)
+    session.run(python, "-I", str(ROOT / "tests" / "check_wheels.py"), external=True)
+
+
+@nox.session(python=FOUND[0] if FOUND else None)
+def benchmarks(session: nox.Session) -> None:
+    """What tracarbon costs, as ratios within one run."""
+    session.install("orjson", *map(str, DISTRIBUTIONS))
+    for script in sorted((ROOT / "benchmarks").glob("bench_*.py")):
+        session.run("python", str(script))

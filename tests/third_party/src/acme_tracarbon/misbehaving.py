@@ -1,0 +1,66 @@
+"""Plugins as bad as they come: they hang, they block everybody, they fail."""
+
+import time
+
+import anyio
+from pydantic import Field
+from tracarbon.exporters.exporter import Batch, Exporter
+from tracarbon.hardwares.energy import Device, DeviceUsage, EnergyUsage, Scope, UsageType
+from tracarbon.hardwares.sensors import Sensor
+from tracarbon.hooks import hookimpl
+from tracarbon.plugin import PluginOptions
+
+_DEVICE = Device("card", UsageType.GPU, Scope.EXTRA)
+
+
+class HangingSensor(Sensor):
+    """Answers some times, then waits for ever."""
+
+    scope = Scope.EXTRA
+    answers: int = 0
+
+    class Options(PluginOptions):
+        """Options of `[sensors.NAME]`."""
+
+        answers: int = Field(description="how many times it answers")
+
+    async def get_energy_usage(self) -> EnergyUsage:
+        """Answer, or hang."""
+        if self.answers <= 0:
+            await anyio.sleep_forever()
+        self.answers -= 1
+        return EnergyUsage(devices=[DeviceUsage(_DEVICE, 5.0)])
+
+
+class BlockingSensor(Sensor):
+    """Holds up the event loop: it waits without awaiting."""
+
+    scope = Scope.EXTRA
+    seconds: float
+
+    class Options(PluginOptions):
+        """Options of `[sensors.NAME]`."""
+
+        seconds: float = Field(description="how long each reading blocks")
+
+    async def get_energy_usage(self) -> EnergyUsage:
+        """Block."""
+        time.sleep(self.seconds)
+        return EnergyUsage(devices=[DeviceUsage(_DEVICE, 5.0)])
+
+
+class HangingExporter(Exporter):
+    """Never delivers anything."""
+
+    async def export(self, batch: Batch) -> None:
+        """Hang."""
+        await anyio.sleep_forever()
+
+
+class FailingHook:
+    """Fails at every moment."""
+
+    @hookimpl
+    def tracarbon_window_closed(self) -> None:
+        """Fail."""
+        raise RuntimeError("the hook is broken")
