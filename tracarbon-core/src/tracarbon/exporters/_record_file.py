@@ -1,7 +1,8 @@
 """A file of JSON records that is valid after every append: an array, or one record per line.
 
 Appending costs the same whatever the size of the file: what closes the array is overwritten, by a single write, with
-the new records and the closing again. A tail that a crash has torn is cut back to the last whole record when the file is opened.
+the new records and the closing again. A tail that a crash has torn is cut back to the last whole record when the file
+is opened.
 """
 
 from __future__ import annotations

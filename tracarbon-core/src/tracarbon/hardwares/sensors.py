@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from tracarbon._forwarding import forward
 from tracarbon.hardwares.energy import EnergyUsage, Fidelity, Scope
 from tracarbon.plugin import Plugin, Probe
+
+if TYPE_CHECKING:
+    from tracarbon_sensor_rapl import LinuxEnergyConsumption as LinuxEnergyConsumption
+
+__getattr__ = forward(__name__, {"LinuxEnergyConsumption": "tracarbon-sensor-rapl"})
 
 
 class Sensor(Plugin, ABC):
