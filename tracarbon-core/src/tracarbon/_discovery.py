@@ -60,7 +60,6 @@ class InstalledPlugin:
     name: str
     distribution: str
     version: str
-    requires: tuple[str, ...]
 
     @property
     def origin(self) -> str:
@@ -69,19 +68,25 @@ class InstalledPlugin:
 
 
 @cache
-def _entry_points(group: str) -> metadata.EntryPoints:
-    return metadata.entry_points(group=group)
-
-
-def installed_plugins(kind: Kind) -> list[InstalledPlugin]:
+def installed_plugins(kind: Kind) -> tuple[InstalledPlugin, ...]:
     """Return the installed plugins of a kind, by name."""
-    plugins = []
-    for entry_point in _entry_points(kind.group):
-        distribution = entry_point.dist
-        if distribution is not None:
-            requires = tuple(distribution.requires or ())
-            plugins.append(InstalledPlugin(kind, entry_point.name, distribution.name, distribution.version, requires))
-    return sorted(set(plugins), key=lambda plugin: (plugin.name.casefold(), plugin.distribution))
+    plugins = {
+        InstalledPlugin(kind, entry_point.name, *_name_and_version(entry_point.dist))
+        for entry_point in _entry_points().select(group=kind.group)
+        if entry_point.dist is not None
+    }
+    return tuple(sorted(plugins, key=lambda plugin: (plugin.name.casefold(), plugin.distribution)))
+
+
+@cache
+def _entry_points() -> Any:
+    # All groups at once: a look through every installed distribution is what costs.
+    return metadata.entry_points()
+
+
+@cache
+def _name_and_version(distribution: metadata.Distribution) -> tuple[str, str]:
+    return distribution.name, distribution.version
 
 
 def distribution_of(kind: Kind, name: str) -> str | None:
@@ -139,7 +144,7 @@ def _refuse_other_core(plugin: InstalledPlugin) -> None:
     from packaging.requirements import InvalidRequirement, Requirement
 
     version = metadata.version(CORE_DISTRIBUTION)
-    for text in plugin.requires:
+    for text in metadata.requires(plugin.distribution) or ():
         if not text.lower().replace("_", "-").startswith(CORE_DISTRIBUTION):
             continue
         try:

@@ -27,7 +27,7 @@ logger = logging.getLogger("tracarbon")
 
 P = TypeVar("P")
 
-FIRST_WINDOW_SECONDS = 0.15
+FIRST_WINDOW_SECONDS = 0.1
 START_SECONDS = 10.0
 OPTIONAL_START_SECONDS = 0.5
 FLUSH_SECONDS = 10.0
