@@ -103,6 +103,9 @@ class RecordFile:
             logger.warning("%s: a torn record at its end was cut off, %d bytes", self._path, size - end)
         self._end = end
         self._restore()
+        if not self._is_array and end and os.pread(self._descriptor, 1, end - 1) != b"\n":
+            _write_at(self._descriptor, b"\n", end)
+            return end + 1
         return end
 
     def _begin(self) -> int:

@@ -1,0 +1,338 @@
+"""The JSON exporter on real files: valid after every tick, repaired after a crash, nothing lost, nothing twice."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+import threading
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tracarbon.exceptions import RetryableExportError, TracarbonException
+from tracarbon.exporters._record_file import RecordFile
+from tracarbon.exporters.json_exporter import JSONExporter
+from tracarbon.hardwares.energy import Band
+from tracarbon.metrics import Batch, MetricKind, Record, Tag, Window
+from tracarbon.plugin import PluginContext
+
+pytestmark = pytest.mark.anyio
+
+
+def batch(number: int, *, name: str = "energy_consumption_host", tag: str = "fr") -> Batch:
+    window = Window(number, number + 1, 1_700_000_000.0 + number, 1_700_000_001.0 + number)
+    record = Record(
+        name,
+        float(number),
+        (Tag("location", tag),),
+        "watts",
+        MetricKind.RATE,
+        0.5,
+        "energy",
+        window.end,
+        Band(0.0, 9e9),
+    )
+    return Batch.of_window("energy", window, [record])
+
+
+def values(path: Path) -> list[float]:
+    text = path.read_text("utf-8")
+    records: list[dict[str, Any]] = (
+        [json.loads(line) for line in text.splitlines()] if path.suffix == ".jsonl" else json.loads(text)
+    )
+    return [record["value"] for record in records]
+
+
+@pytest.mark.parametrize("name", ["export.json", "export.jsonl"])
+@pytest.mark.parametrize("indent", [None, 4])
+async def test_the_file_is_valid_after_every_tick_and_appended_to_by_the_next_run(
+    tmp_path: Path, name: str, indent: int | None
+) -> None:
+    path = tmp_path / name
+    written: list[float] = []
+    for run in range(3):
+        async with JSONExporter(path=str(path), indent=indent) as exporter:
+            assert values(path) == written
+            for number in range(4):
+                await exporter.export(batch(10 * run + number))
+                written.append(10 * run + number)
+                assert values(path) == written
+    assert path.read_text().endswith("\n")
+
+
+async def test_a_record_says_all_there_is(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    context = PluginContext("json", metric_prefix_name="acme")
+    async with JSONExporter.from_options(JSONExporter.Options(path=str(path)), context) as exporter:
+        await exporter.export(batch(3, tag='a "quoted" \n é'))
+    assert json.loads(path.read_text("utf-8")) == [
+        {
+            "timestamp": "2023-11-14T22:13:24.000Z",
+            "name": "acme.energy_consumption_host",
+            "unit": "watts",
+            "kind": "rate",
+            "tags": {"location": 'a "quoted" \n é'},
+            "value": 3.0,
+            "low": 0.0,
+            "high": 9e9,
+            "covered_seconds": 0.5,
+            "window_seconds": 1,
+        }
+    ]
+
+
+async def test_the_documented_indent_gives_readable_records(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    async with JSONExporter(path=str(path), indent=2) as exporter:
+        await exporter.export(batch(1))
+    assert path.read_text().startswith('[\n  {\n    "timestamp": ')
+
+
+async def test_a_tick_is_one_write_of_its_own_records_whatever_the_files_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[int] = []
+    pwrite = os.pwrite
+
+    def counted(descriptor: int, data: bytes, offset: int) -> int:
+        written.append(len(data))
+        return pwrite(descriptor, data, offset)
+
+    async with JSONExporter(path=str(tmp_path / "x.json")) as exporter:
+        await exporter.export(batch(100))
+        monkeypatch.setattr(os, "pwrite", counted)
+        for number in range(101, 301):
+            await exporter.export(batch(number))
+    assert len(written) == 200
+    assert len(set(written)) == 1
+
+
+@given(data=st.data(), is_array=st.booleans(), indent=st.sampled_from([None, 4]))
+def test_whatever_byte_a_crash_stopped_at_every_whole_record_is_kept(
+    data: st.DataObject, is_array: bool, indent: int | None
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / ("x.json" if is_array else "x.jsonl")
+
+        async def write(numbers: range) -> None:
+            async with JSONExporter(path=str(path), indent=indent) as exporter:
+                for number in numbers:
+                    await exporter.export(batch(number, tag="é"))
+
+        anyio.run(write, range(3))
+        whole = path.read_bytes()
+        cut = data.draw(st.integers(0, len(whole)))
+        ends = [offset for offset in range(len(whole) + 1) if _complete_records(whole[:offset], is_array)]
+        path.write_bytes(whole[:cut])
+        anyio.run(write, range(10, 12))
+        kept = values(path)
+        assert kept[-2:] == [10.0, 11.0]
+        assert kept[:-2] == [float(number) for number in range(len(kept) - 2)]
+        assert len(kept) - 2 == _complete_records(whole[:cut], is_array), ends
+
+
+def _complete_records(text: bytes, is_array: bool) -> int:
+    """Count the whole records in a torn file, by another way than the exporter's."""
+    decoder, count = json.JSONDecoder(), 0
+    rest = text.decode("latin-1").lstrip("[\n ")
+    while rest.startswith("{"):
+        try:
+            _, end = decoder.raw_decode(rest)
+        except ValueError:
+            break
+        count += 1
+        rest = rest[end:].lstrip(",\n ")
+    return count
+
+
+async def test_a_repair_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "x.json"
+    async with JSONExporter(path=str(path)) as exporter:
+        await exporter.export(batch(1))
+        await exporter.export(batch(2))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-20])
+    with caplog.at_level(logging.WARNING, "tracarbon"):
+        async with JSONExporter(path=str(path)):
+            assert values(path) == [1.0]
+    torn = len(whole) - 20 - whole.index(b"},\n") - 1
+    messages = [record.getMessage() for record in caplog.records]
+    assert messages == [f"{path}: a torn record at its end was cut off, {torn} bytes"]
+
+
+@pytest.mark.parametrize("text", ["", "[", "[\n", "[]", "[ ]\n", "[\n]\n", " [\n"])
+async def test_an_array_without_records_is_begun(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(text)
+    async with JSONExporter(path=str(path)) as exporter:
+        await exporter.export(batch(1))
+    assert values(path) == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("x.json", '{"a": 1}'), ("x.json", "hello"), ("x.json", "[1, 2]"), ("x.jsonl", "[1]")]
+)
+async def test_a_file_that_is_not_ours_is_left_alone(tmp_path: Path, name: str, text: str) -> None:
+    path = tmp_path / name
+    path.write_text(text)
+    with pytest.raises(TracarbonException, match=r"is left alone; give another path"):
+        async with JSONExporter(path=str(path)):
+            pass
+    assert path.read_text() == text
+
+
+async def test_a_second_writer_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    async with JSONExporter(path=str(path)) as exporter:
+        with pytest.raises(TracarbonException, match="is being written by another process"):
+            async with JSONExporter(path=str(path)):
+                pass
+        await exporter.export(batch(1))
+    assert values(path) == [1.0]
+    async with JSONExporter(path=str(path)):
+        pass
+
+
+async def test_where_it_cannot_be_written_is_said_before_anything_runs(tmp_path: Path) -> None:
+    with pytest.raises(TracarbonException, match=r"there is no folder .*missing"):
+        async with JSONExporter(path=str(tmp_path / "missing" / "x.json")):
+            pass
+    with pytest.raises(TracarbonException, match="is a folder"):
+        async with JSONExporter(path=str(tmp_path)):
+            pass
+
+
+async def test_a_file_that_was_moved_away_is_begun_anew(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    async with JSONExporter(path=str(path)) as exporter:
+        await exporter.export(batch(1))
+        path.rename(tmp_path / "old.json")
+        await exporter.export(batch(2))
+        path.unlink()
+        await exporter.export(batch(3))
+    assert values(tmp_path / "old.json") == [1.0]
+    assert values(path) == [3.0]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux") or os.geteuid() != 0, reason="mounting takes root, on Linux")
+def test_a_full_disk_loses_nothing_and_tears_nothing(tmp_path: Path) -> None:
+    script = textwrap.dedent("""
+        import anyio, json, os, sys
+        from tests.core.test_json_exporter import batch, values
+        from tracarbon.exceptions import RetryableExportError
+        from tracarbon.exporters.json_exporter import JSONExporter
+        from pathlib import Path
+
+        async def main():
+            folder = Path(sys.argv[1])
+            path = folder / sys.argv[2]
+            async with JSONExporter(path=str(path)) as exporter:
+                await exporter.export(batch(0))
+                with (folder / "ballast").open("wb", buffering=0) as ballast:
+                    try:
+                        while True:
+                            ballast.write(b"x" * 512)
+                    except OSError:
+                        pass
+                failed = None
+                for number in range(1, 200):
+                    try:
+                        await exporter.export(batch(number))
+                    except RetryableExportError as error:
+                        failed = number
+                        assert "No space left" in str(error), error
+                        assert values(path) == [float(n) for n in range(number)]
+                        break
+                assert failed is not None
+                (folder / "ballast").unlink()
+                for number in range(failed, failed + 3):
+                    await exporter.export(batch(number))
+                assert values(path) == [float(n) for n in range(failed + 3)]
+        anyio.run(main)
+    """)
+    for name in ("x.json", "x.jsonl"):
+        mount = f'mount -t tmpfs -o size=64k tmpfs {tmp_path} && exec {sys.executable} -c "$0" {tmp_path} {name}'
+        done = subprocess.run(
+            ["unshare", "-m", "sh", "-c", mount, script],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            cwd=Path(__file__).parents[2],
+        )
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", ["x.json", "x.jsonl"])
+def test_sigkill_at_any_moment_leaves_a_file_that_the_next_run_mends(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    script = textwrap.dedent("""
+        import anyio, itertools, sys
+        from tests.core.test_json_exporter import batch
+        from tracarbon.exporters.json_exporter import JSONExporter
+
+        async def main():
+            async with JSONExporter(path=sys.argv[1]) as exporter:
+                for number in itertools.count():
+                    await exporter.export(batch(number))
+                    if number == int(sys.argv[2]):
+                        print("ready", flush=True)
+        anyio.run(main)
+    """)
+    for rounds in range(3):
+        with subprocess.Popen(
+            [sys.executable, "-c", script, str(path), str(rounds * 7)],
+            stdout=subprocess.PIPE,
+            cwd=Path(__file__).parents[2],
+        ) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"ready\n"
+            process.send_signal(signal.SIGKILL)
+        RecordFile(path, is_array=name == "x.json").close()
+        written = values(path)
+        assert len(written) > rounds * 7
+
+
+async def test_a_write_that_outlasts_the_pipelines_patience_is_not_repeated(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    async with JSONExporter(path=str(path)) as exporter:
+        sink = exporter._sink
+        assert sink is not None
+        go_on = threading.Event()
+        append = sink.append
+
+        def slow_append(records: list[str]) -> None:
+            go_on.wait(10)
+            append(records)
+
+        sink.append = slow_append  # type: ignore[method-assign]
+        hanging = batch(1)
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await exporter.export(hanging)
+        go_on.set()
+        await exporter.export(hanging)
+        await exporter.export(batch(2))
+    assert values(path) == [1.0, 2.0]
+
+
+async def test_an_io_error_gives_the_batch_back(tmp_path: Path) -> None:
+    async with JSONExporter(path=str(tmp_path / "x.json")) as exporter:
+        await exporter.export(batch(1))
+        sink = exporter._sink
+        assert sink is not None and sink._file is not None
+        os.close(sink._file._descriptor)
+        with pytest.raises(RetryableExportError, match="Bad file descriptor"):
+            await exporter.export(batch(2))
+        sink._file = None
+        await exporter.export(batch(2))
+    assert values(tmp_path / "x.json") == [1.0, 2.0]
