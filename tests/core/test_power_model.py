@@ -1,0 +1,101 @@
+"""The power models: hand-computed at the knots, between them and at the ends."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tracarbon.hardwares._power_model import (
+    CpuPowerModel,
+    PowerBand,
+    ThermalDesignPowerModel,
+    VirtualCpuModel,
+    choose_model,
+    memory_watts,
+    tdp_watts,
+)
+
+from tests.core.test_machine import BARE_METAL, machine
+
+
+@pytest.mark.parametrize(
+    ("utilisation", "watts", "low", "high"),
+    [
+        (0.0, 24, 24, 100),
+        (0.1, 64, 42, 100),
+        (0.3, 107, 78, 138.5),
+        (0.5, 150, 114, 177),
+        (0.75, 177, 159, 213.5),
+        (1.0, 204, 204, 250),
+        (1.7, 204, 204, 250),
+        (-0.2, 24, 24, 100),
+    ],
+)
+def test_thermal_design_power(utilisation: float, watts: float, low: float, high: float) -> None:
+    assert ThermalDesignPowerModel(100.0, 2).watts(utilisation) == pytest.approx((watts, low, high))
+
+
+@pytest.mark.parametrize(
+    ("utilisation", "watts", "low", "high"),
+    [
+        (0.0, 4 * (0.74 + 0.71 + 0.78) / 3, 4 * 0.71, 4 * 0.78),
+        (0.5, 4 * (2.12 + 2.485 + 2.27) / 3, 4 * 2.12, 4 * 2.485),
+        (1.0, 4 * (3.5 + 4.26 + 3.76) / 3, 4 * 3.5, 4 * 4.26),
+    ],
+)
+def test_virtual_cpus(utilisation: float, watts: float, low: float, high: float) -> None:
+    assert VirtualCpuModel(4).watts(utilisation) == pytest.approx((watts, low, high))
+
+
+def test_memory() -> None:
+    assert memory_watts(16) == pytest.approx((6.272, 6.0, 6.5328))
+
+
+@given(
+    st.floats(0, 1),
+    st.floats(0, 1),
+    st.sampled_from([ThermalDesignPowerModel(65.0), ThermalDesignPowerModel(205.0, 4), VirtualCpuModel(96)]),
+)
+def test_more_load_never_takes_less_and_the_figure_lies_in_its_band(
+    one: float, other: float, model: CpuPowerModel
+) -> None:
+    less, more = model.watts(min(one, other)), model.watts(max(one, other))
+    for band in (less, more):
+        assert 0 < band.low <= band.watts <= band.high
+    assert all(a <= b for a, b in zip(less, more, strict=True))
+    assert isinstance(less, PowerBand)
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "watts"),
+    [
+        ("Intel(R) Core(TM) i7-8650U CPU @ 1.90GHz", "Intel Core i7-8650U", 15),
+        ("AMD EPYC 7R13 Processor", "AMD EPYC 7R13", 225),
+        ("AMD Ryzen 9 5950X 16-Core Processor", "AMD Ryzen 9 5950X", 105),
+        ("AMD Ryzen 7 5800U with Radeon Graphics", "AMD Ryzen 7 5800U", 15),
+        ("Intel(R) Xeon(R) CPU E5-2680 v4 @ 2.40GHz", "Intel Xeon E5-2680 v4", 120),
+        ("Intel(R) Xeon(R) CPU E5-2680 0 @ 2.70GHz", None, None),
+        ("Intel(R) Xeon(R) CPU E5-2680 @ 2.70GHz", "Intel Xeon E5-2680", 130),
+        ("13th Gen Intel(R) Core(TM) i9-13900K", "Intel Core i9-13900K", 125),
+        ("Intel(R) Core(TM) i7 CPU 920 @ 2.67GHz", "Intel Core i7-920", 130),
+        ("AMD FX(tm)-8350 Eight-Core Processor", "AMD FX-8350", 125),
+        ("Apple M2 Max", "Apple M2 Max", 50),
+        ("Apple M1 Pro", None, None),
+        ("Intel(R) Xeon(R) Processor", None, None),
+        ("", None, None),
+    ],
+)
+def test_processors_are_found_by_their_whole_name(name: str, model: str | None, watts: float | None) -> None:
+    assert tdp_watts(name) == ((model, watts) if model else None)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the made-up trees are those of Linux")
+def test_the_model_is_chosen_by_what_the_machine_is(tmp_path: Path) -> None:
+    root = machine(tmp_path, proc__cpuinfo=BARE_METAL)
+    assert choose_model(root) == (ThermalDesignPowerModel(120.0, 2), "tdp:2xIntel Xeon E5-2680 v4")
+    machine(tmp_path, sys__hypervisor__type="xen")
+    assert choose_model(root) == (VirtualCpuModel(os.cpu_count() or 1), "vcpu-average")
