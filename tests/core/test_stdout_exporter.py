@@ -14,8 +14,9 @@ from typing import TextIO
 
 import anyio
 import pytest
+from tracarbon._text import human
 from tracarbon.exceptions import DeliveryUnknown, ReceiverGone, RetryableExportError
-from tracarbon.exporters.stdout import StdoutExporter, human
+from tracarbon.exporters.stdout import StdoutExporter
 from tracarbon.metrics import Batch, MetricKind, Record, Tag, Window
 
 pytestmark = [pytest.mark.anyio, pytest.mark.skipif(sys.platform == "win32", reason="descriptors of POSIX")]

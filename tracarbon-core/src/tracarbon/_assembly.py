@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from tracarbon._clock import Clock
-from tracarbon._configuration import Configuration, Table
+from tracarbon._configuration import Configuration, Problems, Table
 from tracarbon._discovery import (
     CORE_DISTRIBUTION,
     HOOK,
@@ -45,7 +46,7 @@ class Resolved:
     table: Table
     plugin: InstalledPlugin
     loaded: Any
-    options: PluginOptions
+    options: BaseModel
 
 
 @dataclass(slots=True)
@@ -66,8 +67,9 @@ def plan(configuration: Configuration) -> Plan:
     Raises:
         ConfigurationError: with every problem at once.
     """
+    unused: list[Probed] = []
     if not configuration.sensors:
-        configuration.sensors = _found_sensors(configuration)
+        configuration.sensors, unused = _found_sensors(configuration)
     sensors = _resolve_all(configuration, configuration.sensors)
     location = _resolve(configuration, configuration.location) if configuration.location else None
     generators = _resolve_all(configuration, configuration.generators)
@@ -76,6 +78,8 @@ def plan(configuration: Configuration) -> Plan:
     _check_inputs(configuration)
     _check_overlap(configuration, sensors)
     configuration.problems.raise_if_any()
+    for item in unused:
+        logger.info("sensor %s is not used: %s. %s", item.plugin.name, item.probe.reason, item.probe.remedy)
     assert location is not None
     return Plan(configuration, location, sensors, generators, exporters, hooks)
 
@@ -114,15 +118,14 @@ def no_sensor_works(probed: Iterable[Probed]) -> str:
     return "no installed sensor works here: " + ("; ".join(reasons) or "none is installed")
 
 
-def _found_sensors(configuration: Configuration) -> list[Table]:
+def _found_sensors(configuration: Configuration) -> tuple[list[Table], list[Probed]]:
+    """Return the sensors to use, and those that the user could make work."""
     found, probed = working_sensors(configuration.host_root)
     if not found:
         configuration.problems.add_setting("sensors", no_sensor_works(probed))
     names = [item.plugin.name for item in found]
-    for item in probed:
-        if not item.probe.works and item.probe.remedy:
-            logger.info("sensor %s is not used: %s. %s", item.plugin.name, item.probe.reason, item.probe.remedy)
-    return [Table(SENSOR, ("sensors", name), name, name) for name in names]
+    unused = [item for item in probed if not item.probe.works and item.probe.remedy]
+    return [Table(SENSOR, ("sensors", name), name, name) for name in names], unused
 
 
 def _resolve_all(configuration: Configuration, tables: Sequence[Table]) -> list[Resolved]:
@@ -136,13 +139,16 @@ def _resolve(configuration: Configuration, table: Table) -> Resolved | None:
     try:
         plugin = find_plugin(table.kind, table.plugin)
         if plugin is None:
-            problems.add(table.path, *_not_installed(table.kind, table.plugin))
+            problems.add_for(table, (), *_not_installed(table.kind, table.plugin))
             return None
         loaded = load_plugin(plugin) if table.kind is HOOK else load_class(plugin)
     except PluginError as error:
-        problems.add(table.path, str(error), plugin.origin if plugin else "")
+        problems.add_for(table, (), str(error), plugin.origin if plugin else "")
         return None
     model = getattr(loaded, "Options", PluginOptions)
+    if not (isinstance(model, type) and issubclass(model, BaseModel)):
+        problems.add_for(table, (), f"its Options is {model!r}, which is no pydantic model", plugin.origin)
+        return None
     options = _validated(configuration, table, model, plugin)
     return Resolved(table, plugin, loaded, options) if options is not None else None
 
@@ -160,59 +166,87 @@ def _not_installed(kind: Kind, name: str) -> tuple[str, str]:
 
 
 def _validated(
-    configuration: Configuration, table: Table, model: type[PluginOptions], plugin: InstalledPlugin
-) -> PluginOptions | None:
+    configuration: Configuration, table: Table, model: type[BaseModel], plugin: InstalledPlugin
+) -> BaseModel | None:
+    problems = configuration.problems
     given = {}
     for key, value in table.options.items():
         try:
             given[key] = _revealed(value)
         except (OSError, UnicodeDecodeError, LookupError) as error:
-            configuration.problems.add((*table.path, key), str(error), plugin.origin)
+            problems.add_for(table, (key,), _why_not_revealed(error), plugin.origin)
             return None
+    unknown = _ignored_options(model, given)
+    for key in unknown:
+        problems.add_for(table, (key,), _unknown_option(model, key), plugin.origin)
     try:
-        return model.model_validate(given)
+        options = model.model_validate(given)
     except ValidationError as error:
         for detail in error.errors(include_url=False):
-            _add_option_problem(configuration, table, model, plugin, detail)
+            _add_option_problem(problems, table, model, plugin, detail)
         return None
+    except Exception as error:
+        problems.add_for(table, (), f"its options cannot be checked: {type(error).__name__}: {error}", plugin.origin)
+        return None
+    return None if unknown else options
+
+
+def _ignored_options(model: type[BaseModel], given: Iterable[str]) -> list[str]:
+    """Options that a model which is not as strict as ours would ignore in silence."""
+    if model.model_config.get("extra", "ignore") != "ignore":
+        return []
+    known = {*model.model_fields, *(field.alias for field in model.model_fields.values())}
+    return [key for key in given if key not in known]
+
+
+def is_reference(value: object) -> TypeGuard[dict[str, str]]:
+    """Whether an option is written as `{ env = "NAME" }` or `{ file = "PATH" }`: secrets do not belong into the file."""
+    if not isinstance(value, dict) or len(value) != 1:
+        return False
+    ((source, name),) = value.items()
+    return source in ("env", "file") and isinstance(name, str)
 
 
 def _revealed(value: object) -> object:
-    """Fetch what is written as `{ env = "NAME" }` or `{ file = "PATH" }`: secrets do not belong into the file."""
-    if not isinstance(value, dict) or len(value) != 1:
+    """Fetch what is written as a reference."""
+    if not is_reference(value):
         return value
     ((source, name),) = value.items()
-    if source == "env" and isinstance(name, str):
-        from os import environ
-
-        if not environ.get(name):
-            raise LookupError(f"the environment variable {name} is not set")
-        return environ[name]
-    if source == "file" and isinstance(name, str):
+    if source == "file":
         return Path(name).expanduser().read_text("utf-8").strip()
-    return value
+    if not os.environ.get(name):
+        raise LookupError(f"the environment variable {name} is not set")
+    return os.environ[name]
+
+
+def _why_not_revealed(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return f"{error.filename} cannot be read: {error.strerror}"
+    if isinstance(error, UnicodeDecodeError):
+        return "the file that it names is not UTF-8"
+    return str(error.args[0])
 
 
 def _add_option_problem(
-    configuration: Configuration, table: Table, model: type[PluginOptions], plugin: InstalledPlugin, detail: Any
+    problems: Problems, table: Table, model: type[BaseModel], plugin: InstalledPlugin, detail: Any
 ) -> None:
-    path = (*table.path, *detail["loc"])
-    kind = detail["type"]
+    keys, kind = detail["loc"], detail["type"]
     if kind == "extra_forbidden":
-        meant = nearest(str(detail["loc"][-1]), model.model_fields)
-        message = "unknown option" + (f"; did you mean '{meant}'?" if meant else _known_options(model))
+        message = _unknown_option(model, str(keys[-1]))
     elif kind == "missing":
-        path = table.path
-        message = f"option '{'.'.join(map(str, detail['loc']))}' is missing and required"
+        message, keys = f"option '{'.'.join(map(str, keys))}' is missing and required", ()
     else:
         message = str(detail["msg"]).removeprefix("Value error, ")
         message = message[:1].lower() + message[1:]
-    configuration.problems.add(path, message, plugin.origin)
+    problems.add_for(table, keys, message, plugin.origin)
 
 
-def _known_options(model: type[PluginOptions]) -> str:
+def _unknown_option(model: type[BaseModel], key: str) -> str:
+    meant = nearest(key, model.model_fields)
+    if meant:
+        return f"unknown option; did you mean '{meant}'?"
     names = ", ".join(model.model_fields)
-    return f"; there are {names}" if names else "; it has no options"
+    return f"unknown option; {f'the options are: {names}' if names else 'it has no options'}"
 
 
 def _check_inputs(configuration: Configuration) -> None:
@@ -225,8 +259,8 @@ def _check_inputs(configuration: Configuration) -> None:
             for name in table.inputs or ():
                 if name not in names:
                     meant = nearest(name, names)
-                    hint = f"did you mean '{meant}'?" if meant else f"there are {', '.join(names) or 'none'}"
-                    configuration.problems.add((*table.path, "inputs"), f"no {word} is named '{name}'; {hint}")
+                    hint = f"did you mean '{meant}'?" if meant else f"the {word}s are: {', '.join(names) or 'none'}"
+                    configuration.problems.add_for(table, ("inputs",), f"no {word} is named '{name}'; {hint}")
 
 
 def _check_overlap(configuration: Configuration, sensors: Sequence[Resolved]) -> None:
@@ -238,8 +272,9 @@ def _check_overlap(configuration: Configuration, sensors: Sequence[Resolved]) ->
             continue
         first = ranks.setdefault((scope, resolved.loaded.fidelity), resolved)
         if first is not resolved:
-            configuration.problems.add(
-                resolved.table.path,
+            configuration.problems.add_for(
+                resolved.table,
+                (),
                 f"covers the {scope.value}, {resolved.loaded.fidelity.value}, as sensors.{first.table.name} does",
                 "keep one of them: the same energy would have two figures",
             )
@@ -350,9 +385,18 @@ class _Assembler:
             made: Plugin = factory(resolved.options, context) if factory else resolved.loaded()
         except Exception as error:
             reason = str(error) if isinstance(error, TracarbonException) else f"{type(error).__name__}: {error}"
-            self._configuration.problems.add(resolved.table.path, reason, resolved.plugin.origin)
+            self._configuration.problems.add_for(resolved.table, (), reason, resolved.plugin.origin)
             return None
         return made
 
 
-__all__ = ["CORE_DISTRIBUTION", "Plan", "Resolved", "assemble", "best_sensor", "no_sensor_works", "plan"]
+__all__ = [
+    "CORE_DISTRIBUTION",
+    "Plan",
+    "Resolved",
+    "assemble",
+    "best_sensor",
+    "is_reference",
+    "no_sensor_works",
+    "plan",
+]

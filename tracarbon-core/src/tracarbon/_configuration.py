@@ -40,6 +40,7 @@ class Table:
         plugin: the plugin's name.
         options: what is left for the plugin.
         inputs: names of what it reads; `None` for everything upstream.
+        said_by: the variable or the option of the command line that it is from, where it is not from the file.
     """
 
     kind: Kind
@@ -50,6 +51,7 @@ class Table:
     inputs: list[str] | None = None
     interval_seconds: float | None = None
     optional: bool = False
+    said_by: str = ""
 
 
 @dataclass(slots=True)
@@ -73,6 +75,13 @@ class Problems:
     def add(self, path: Sequence[str | int], message: str, hint: str = "") -> None:
         """Note a problem with the key at `path`."""
         self._problems.append(Problem(self._document.line_of(*path) if path else None, dotted(path), message, hint))
+
+    def add_for(self, table: Table, keys: Sequence[str | int], message: str, hint: str = "") -> None:
+        """Note a problem with a table, or with a key in it, wherever the user wrote it."""
+        if table.said_by:
+            self.add_setting(table.said_by, message, hint)
+        else:
+            self.add((*table.path, *keys), message, hint)
 
     def add_setting(self, place: str, message: str, hint: str = "") -> None:
         """Note a problem with a variable or an option of the command line."""
@@ -134,7 +143,7 @@ def _from_document(document: Document) -> Configuration:
             setattr(configuration, key, _read_section(problems, key, value))
         else:
             meant = nearest(key, _TOP_LEVEL)
-            hint = f"; did you mean '{meant}'?" if meant else f"; there are {', '.join(_TOP_LEVEL)}"
+            hint = f"; did you mean '{meant}'?" if meant else f"; the keys and tables are: {', '.join(_TOP_LEVEL)}"
             problems.add((key,), f"unknown {'table' if isinstance(value, dict) else 'key'}{hint}")
     return configuration
 
@@ -231,7 +240,7 @@ def _apply_environment(configuration: Configuration, environment: Mapping[str, s
     for variable, value in environment.items():
         if variable == "TRACARBON_INTERVAL_IN_SECONDS":
             try:
-                configuration.interval_seconds = parse_seconds(_number(value))
+                configuration.interval_seconds = parse_seconds(value)
             except ValueError as error:
                 problems.add_setting(variable, str(error))
         elif variable == "TRACARBON_METRIC_PREFIX_NAME":
@@ -239,16 +248,9 @@ def _apply_environment(configuration: Configuration, environment: Mapping[str, s
         elif variable == "TRACARBON_HOST_ROOT":
             configuration.host_root = Path(value)
         elif variable == "TRACARBON_COUNTRY":
-            configuration.location = _country_table(value)
+            configuration.location = _country_table(value, variable)
         elif variable == "TRACARBON_LOG_LEVEL":
             _set_log_level(configuration, variable, value)
-
-
-def _number(text: str) -> object:
-    try:
-        return float(text)
-    except ValueError:
-        return text
 
 
 def _set_log_level(configuration: Configuration, place: str, value: str) -> None:
@@ -258,29 +260,37 @@ def _set_log_level(configuration: Configuration, place: str, value: str) -> None
         configuration.problems.add_setting(place, f"no log level {value!r}; there are {', '.join(LOG_LEVELS)}")
 
 
-def _country_table(country: str) -> Table:
-    return Table(LOCATION, ("location",), name="location", plugin="country", options={"country": country})
+def _country_table(country: str, said_by: str) -> Table:
+    return Table(
+        LOCATION, ("location",), name="location", plugin="country", options={"country": country}, said_by=said_by
+    )
 
 
 def _apply_overrides(configuration: Configuration, overrides: Overrides) -> None:
     if overrides.interval_seconds is not None:
         configuration.interval_seconds = overrides.interval_seconds
     if overrides.country is not None:
-        configuration.location = _country_table(overrides.country)
+        configuration.location = _country_table(overrides.country, "--country")
     if overrides.log_level is not None:
         _set_log_level(configuration, "--log-level", overrides.log_level)
     if overrides.exporters:
-        # An exporter that the file sets up keeps its options there.
-        written = {table.name.casefold(): table for table in configuration.exporters}
-        configuration.exporters = [
-            written.get(name.casefold(), Table(EXPORTER, ("exporters", name), name, name))
-            for name in dict.fromkeys(overrides.exporters)
-        ]
+        configuration.exporters = _named_exporters(configuration.exporters, overrides.exporters)
     if overrides.containers:
         configuration.generators = configuration.generators or _default_generators()
         configuration.generators += [
-            Table(GENERATOR, ("generators", name), name, name) for name in ("energy_kubernetes", "carbon_kubernetes")
+            Table(GENERATOR, ("generators", name), name, name, said_by="--containers")
+            for name in ("energy_kubernetes", "carbon_kubernetes")
         ]
+
+
+def _named_exporters(in_file: Sequence[Table], names: Sequence[str]) -> list[Table]:
+    """Return the exporters of the command line, each once; one that the file sets up keeps its options there."""
+    written = {table.name.casefold(): table for table in in_file}
+    named = {name.casefold(): name for name in reversed(names)}
+    return [
+        written.get(key, Table(EXPORTER, ("exporters", name), name, name, said_by="--exporter-name"))
+        for key, name in reversed(named.items())
+    ]
 
 
 def _default_generators() -> list[Table]:

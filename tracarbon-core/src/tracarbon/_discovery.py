@@ -142,16 +142,17 @@ def _refuse_other_core(plugin: InstalledPlugin) -> None:
     if plugin.distribution == CORE_DISTRIBUTION:
         return
     from packaging.requirements import InvalidRequirement, Requirement
+    from packaging.utils import canonicalize_name
 
     version = metadata.version(CORE_DISTRIBUTION)
     for text in metadata.requires(plugin.distribution) or ():
-        if not text.lower().replace("_", "-").startswith(CORE_DISTRIBUTION):
-            continue
         try:
             requirement = Requirement(text)
         except InvalidRequirement:
             continue
-        if not requirement.specifier.contains(version, prereleases=True):
+        if canonicalize_name(requirement.name) == CORE_DISTRIBUTION and not requirement.specifier.contains(
+            version, prereleases=True
+        ):
             raise PluginError(
                 f"it was made for {CORE_DISTRIBUTION} {requirement.specifier}, and {version} is installed; "
                 f"pip install --upgrade {plugin.distribution}"

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 import tomli
 
+from tracarbon.exceptions import ConfigurationError
+
 MAX_FILE_BYTES = 1024 * 1024
 MAX_DURATION_SECONDS = 86_400
 ENVIRONMENT_PREFIX = "TRACARBON_"
@@ -60,21 +62,8 @@ class Problem:
     hint: str = ""
 
 
-class DocumentError(Exception):
-    """A file cannot be read, or what it says cannot be meant.
-
-    Attributes:
-        source: the file's name, as it was given.
-        problems: everything that is wrong.
-    """
-
-    def __init__(self, source: str, problems: Sequence[Problem]) -> None:
-        self.source = source
-        self.problems = list(problems)
-        super().__init__(source, self.problems)
-
-    def __str__(self) -> str:
-        return render_problems(self.source, self.problems)
+class DocumentError(ConfigurationError):
+    """A file cannot be read, or what it says cannot be meant."""
 
 
 def render_problems(source: str, problems: Sequence[Problem]) -> str:

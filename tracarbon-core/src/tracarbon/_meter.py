@@ -264,20 +264,27 @@ class _WindowReading:
         figure = self._figure(UsageType.HOST, host) if host else None
         if whole is not None:
             whole_figure = self._figure(UsageType.HOST, whole)
-            if host is None or self._is_better(whole, whole_figure, figure):
+            if host is None or self._is_better(whole, whole_figure, host, figure):
                 host, figure = whole, whole_figure
             else:
                 self._is_bridged = whole_figure is None or (self._was_bridged and figure is None)
         if host is not None:
             self._take(UsageType.HOST, host, figure)
 
-    def _is_better(self, whole: Component, whole_figure: _Figure | None, figure: _Figure | None) -> bool:
+    def _is_better(
+        self, whole: Component, whole_figure: _Figure | None, host: Component, figure: _Figure | None
+    ) -> bool:
         """Whether the host's figure is to be the whole machine's, and not the sum of the parts."""
         if whole_figure is None:
             return whole.parts[0].account.missed < self._patience and not self._was_bridged
-        if self._was_bridged:
+        if self._was_bridged or (self._is_new(whole) and not self._is_new(host)):
             return False
         return figure is None or whole_figure.watts >= figure.watts * _WHOLE_TOLERANCE
+
+    def _is_new(self, component: Component) -> bool:
+        """Whether none of it was known before this window, to which what it says first may not be confined."""
+        known = len(self._waiting.get(UsageType.HOST, self._start).balances)
+        return all(part.index >= known for part in component.parts)
 
     def _take(self, usage_type: UsageType, component: Component, figure: _Figure | None) -> None:
         if figure is None:

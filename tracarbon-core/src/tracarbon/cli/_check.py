@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable
 
-from tracarbon._assembly import Plan, Resolved, assemble
+from tracarbon._assembly import Plan, Resolved, assemble, is_reference
+from tracarbon._configuration import Table
 from tracarbon.cli import EXIT_OK
 from tracarbon.cli._loading import load_plan
 from tracarbon.cli._tables import render_table
@@ -46,9 +47,20 @@ def _rows(everything: Iterable[Resolved]) -> list[tuple[str, ...]]:
 
 def _details(item: Resolved) -> str:
     table = item.table
-    details = [f"{name} = {value!r}" for name, value in item.options if value is not None]
+    details = [
+        f"{name} = {_reference(table, name) or repr(value)}" for name, value in item.options if value is not None
+    ]
     if table.inputs is not None:
         details.append(f"inputs = {', '.join(table.inputs)}")
     if table.interval_seconds is not None:
         details.append(f"interval = {table.interval_seconds:g} s")
     return "; ".join(details + ["optional"] * table.optional)
+
+
+def _reference(table: Table, name: str) -> str | None:
+    """Return a value that came from the environment or a file as it was written: it may be a secret."""
+    written = table.options.get(name)
+    if not is_reference(written):
+        return None
+    [(source, target)] = written.items()
+    return f'{{ {source} = "{target}" }}'

@@ -22,10 +22,11 @@ def main(options: argparse.Namespace) -> int:
 
 
 def _print(probed: list[Probed]) -> None:
+    width = max((len(item.plugin.name) for item in probed), default=0)
     for item in probed:
         probe = item.probe
         quality = f", {probe.fidelity.value}" if probe.works and probe.fidelity else ""
         reason = f": {probe.reason}" if probe.reason else ""
-        print(f"  {item.plugin.name:<12} {'works' if probe.works else 'does not work'}{quality}{reason}")
+        print(f"  {item.plugin.name:<{width}}  {'works' if probe.works else 'does not work'}{quality}{reason}")
         if probe.remedy:
-            print("\n".join(f"  {'':<12} {line}" for line in probe.remedy.splitlines()))
+            print("\n".join(f"  {'':<{width}}  {line}" for line in probe.remedy.splitlines()))

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
-from tracarbon._states import Component, ComponentState
+from tracarbon._text import human
 from tracarbon.cli._tables import render_table
 from tracarbon.exporters.exporter import MetricReport
-from tracarbon.exporters.stdout import human
 from tracarbon.metrics import MetricKind
 from tracarbon.report import TracarbonReport
 
 
-def render_report(report: TracarbonReport, components: Iterable[Component] = ()) -> str:
+def render_report(report: TracarbonReport, troubles: Iterable[str] = ()) -> str:
     """Return the report as lines of text: totals, means, where the figures come from, and what did not work."""
     lines = [_headline(report)]
     rows = [_row(name, item) for name, item in report.metric_report.items()]
@@ -21,11 +20,7 @@ def render_report(report: TracarbonReport, components: Iterable[Component] = ())
         lines.append("  nothing was measured")
     lines += render_table(rows).splitlines()
     lines += [f"  {method}" for method in _methods(report)]
-    lines += [
-        f"  {component} is {component.state.value}: {component.reason}"
-        for component in components
-        if component.state in (ComponentState.DEGRADED, ComponentState.FAILED)
-    ]
+    lines += [f"  {trouble}" for trouble in troubles]
     return "\n".join(lines)
 
 
@@ -67,6 +62,9 @@ def _methods(report: TracarbonReport) -> list[str]:
             origins[f"energy {tags['fidelity']} by sensor {tags['sensor']}{method}"] = None
         if "source" in tags:
             factor = " ".join(tags[key] for key in ("factor_kind", "factor_date") if key in tags)
-            known = f", location by {tags['location_from']}" if "location_from" in tags else ""
+            detected = tags.get("location_from")
+            known = "" if detected is None else f", location by {detected}"
+            if detected == "nothing":
+                known = ", since the country is unknown"
             origins[f"carbon intensity of {tags['location']}: {factor or tags['source']}{known}"] = None
     return list(origins)

@@ -17,13 +17,14 @@ from tracarbon._configuration import Overrides
 from tracarbon._document import Problem, parse_seconds
 from tracarbon._listener import Listener
 from tracarbon._pipeline import FLUSH_SECONDS, Pipeline
+from tracarbon._states import Component, ComponentState
 from tracarbon._worker import current_loop_caller
 from tracarbon.cli import EXIT_NOTHING_MEASURED, EXIT_OK
 from tracarbon.cli._loading import load_plan
 from tracarbon.cli._report import render_report
 from tracarbon.cli._signals import Signals
 from tracarbon.cli._systemd import notify
-from tracarbon.exceptions import ConfigurationError
+from tracarbon.exceptions import ConfigurationError, StartupError
 from tracarbon.metrics import Batch
 from tracarbon.report import ReportRecorder
 
@@ -47,17 +48,10 @@ def _times(options: argparse.Namespace) -> tuple[float | None, float | None]:
     for name in ("interval", "duration"):
         text = getattr(options, name)
         try:
-            times.append(None if text is None else parse_seconds(_number(text)))
+            times.append(None if text is None else parse_seconds(text))
         except ValueError as error:
             raise ConfigurationError("command line", [Problem(None, f"--{name}", str(error))]) from None
     return times[0], times[1]
-
-
-def _number(text: str) -> object:
-    try:
-        return float(text)
-    except ValueError:
-        return text
 
 
 def _overrides(options: argparse.Namespace, interval_seconds: float | None) -> Overrides:
@@ -77,6 +71,7 @@ class _Run(Listener):
         self._duration_seconds = duration_seconds
         self._recorder = ReportRecorder()
         self._report_lock = threading.Lock()
+        self._troubles: dict[str, str] = {}
         pipeline.listeners.append(self)
 
     def run(self) -> int:
@@ -93,11 +88,17 @@ class _Run(Listener):
         self._open = anyio.Event()
         call_in_loop = current_loop_caller()
         self._signals.on_first(lambda: call_in_loop(self._pipeline.stop), _LEAVE_SECONDS)
+        error: StartupError | None = None
         async with anyio.create_task_group() as group:
             if self._duration_seconds is not None:
                 group.start_soon(self._stop_after, self._duration_seconds)
-            await self._pipeline.run(on_started=self._started)
+            try:
+                await self._pipeline.run(on_started=self._started)
+            except StartupError as failure:  # raised outside of the group, or it would come in one
+                error = failure
             group.cancel_scope.cancel()
+        if error is not None:
+            raise error
 
     async def _stop_after(self, seconds: float) -> None:
         await self._open.wait()
@@ -111,6 +112,14 @@ class _Run(Listener):
 
     def window_closed(self, batch: Batch) -> None:
         self._recorder.add(batch)
+
+    def state_changed(self, component: Component) -> None:
+        # Every component has stopped by the time of the report; what counts is how it fared before.
+        name, state = str(component), component.state
+        if state in (ComponentState.DEGRADED, ComponentState.FAILED):
+            self._troubles[name] = f"{name} is {state.value}: {component.reason}"
+        elif state is ComponentState.OK:
+            self._troubles.pop(name, None)
 
     def stopped(self) -> None:
         self._recorder.ended_at = time.time()
@@ -126,7 +135,7 @@ class _Run(Listener):
         if self._report_lock.acquire(blocking=False) and self._recorder.started_at is not None:
             notify("STOPPING=1")
             report = self._recorder.snapshot(", ".join(item.table.name for item in self._plan.exporters))
-            print(render_report(report, self._pipeline.components), file=sys.stderr, flush=True)
+            print(render_report(report, list(self._troubles.values())), file=sys.stderr, flush=True)
 
     @staticmethod
     def _exit(status: int) -> NoReturn:

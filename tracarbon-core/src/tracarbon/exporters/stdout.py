@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import select
 import stat
@@ -12,6 +11,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field
 
+from tracarbon._text import human
 from tracarbon.exceptions import DeliveryUnknown, ReceiverGone, RetryableExportError
 from tracarbon.exporters._writing import BatchWriter
 from tracarbon.exporters.exporter import Batch, Exporter, Record
@@ -181,12 +181,4 @@ def _printable(text: str) -> str:
     return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
 
 
-def human(value: float) -> str:
-    """Return a number with four significant digits and no exponent; 0 as `0`."""
-    if value == 0:
-        return "0"
-    decimals = 3 - math.floor(math.log10(abs(value)))
-    return f"{value:.{min(max(decimals, 0), 12)}f}"
-
-
-__all__ = ["StdoutExporter", "human"]
+__all__ = ["StdoutExporter"]
