@@ -1,4 +1,4 @@
-"""What looks after this repository: `nox` runs lint, tests and wheels; `nox -s benchmarks` prints the costs."""
+"""What looks after this repository: `nox` runs lint, wheels and tests; `nox -s benchmarks` prints the costs."""
 
 from __future__ import annotations
 
@@ -15,33 +15,31 @@ THIRD_PARTY = ROOT / "tests" / "third_party"
 TEST_TOOLS = ["pytest>=8", "hypothesis>=6.100", "trio>=0.26"]
 PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
 
-nox.options.sessions = ["lint", "tests", "wheels"]
+nox.options.sessions = ["lint", "wheels", "tests"]
 nox.options.default_venv_backend = "venv"
 nox.options.error_on_missing_interpreters = False
 
 
-def _add_pyenv_versions() -> None:
-    """Put the Pythons that pyenv has installed, but not activated, behind those on the path."""
-    folders = sorted((Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions").glob("3.*/bin"))
-    os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", ""), *map(str, folders)])
+def _prefer_real_interpreters() -> None:
+    """Put the Pythons that pyenv has installed on the path, in place of its shims, which may lead nowhere."""
+    root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    folders = [folder for folder in os.environ["PATH"].split(os.pathsep) if Path(folder) != root / "shims"]
+    installed = sorted((root / "versions").glob("3.*/bin"))
+    os.environ["PATH"] = os.pathsep.join([*folders, *map(str, installed)])
 
 
-def _python_of(version: str) -> str | None:
-    for folder in os.environ["PATH"].split(os.pathsep):
-        command = Path(folder) / f"python{version}"
-        if (
-            command.exists()
-            and subprocess.run([command, "-c", "pass"], capture_output=True, check=False).returncode == 0
-        ):
-            return str(command)
-    return None
+def _runs(version: str) -> bool:
+    command = shutil.which(f"python{version}")
+    return command is not None and subprocess.run([command, "-c", "pass"], check=False).returncode == 0
 
 
-_add_pyenv_versions()
-FOUND = [python for version in PYTHONS if (python := _python_of(version)) is not None]
+_prefer_real_interpreters()
+FOUND = [version for version in PYTHONS if _runs(version)]
+if not FOUND:
+    raise SystemExit(f"no Python of {', '.join(PYTHONS)} is on the path")
 
 
-@nox.session(python=FOUND[0] if FOUND else None)
+@nox.session(python=FOUND[0])
 def lint(session: nox.Session) -> None:
     """Style, formatting and types."""
     session.install("ruff==0.17.6", "mypy==2.4.1", "nox", "types-psutil", *TEST_TOOLS)
@@ -62,7 +60,7 @@ def tests(session: nox.Session) -> None:
     session.run("pytest", *session.posargs)
 
 
-@nox.session(python=FOUND[0] if FOUND else None)
+@nox.session(python=FOUND[0])
 def wheels(session: nox.Session) -> None:
     """Build every distribution, install the wheels alone into a clean environment, and load what they declare."""
     session.install("build")
@@ -77,7 +75,7 @@ def wheels(session: nox.Session) -> None:
     session.run(python, "-I", str(ROOT / "tests" / "check_wheels.py"), external=True)
 
 
-@nox.session(python=FOUND[0] if FOUND else None)
+@nox.session(python=FOUND[0])
 def benchmarks(session: nox.Session) -> None:
     """What tracarbon costs, as ratios within one run."""
     session.install("orjson", *map(str, DISTRIBUTIONS))
