@@ -35,5 +35,10 @@ def test_what_is_no_code_is_unknown(code: str) -> None:
 def test_near_codes_are_suggested() -> None:
     assert nearest_codes("france") == ["FR"]
     assert nearest_codes("Germny") == ["DE"]
+    assert nearest_codes("russia") == ["RU"]
+    assert nearest_codes("South Korea") == ["KR"]
+    assert nearest_codes("korea") == ["KP", "KR"]
+    assert nearest_codes("zz") == []
+    assert all(find_factor(code) for name in ("england", "turkey", "holland") for code in nearest_codes(name))
     assert "FR" in nearest_codes("frr")
     assert nearest_codes("12345") == []

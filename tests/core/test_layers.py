@@ -34,7 +34,7 @@ LAYERS = {
 }
 
 # documented names that reach up, at the moment when they are called
-FORWARDS = {".", "hardwares.sensors", "locations.country"}
+FORWARDS = {".", "hardwares.sensors", "locations.country", "exporters.exporter"}
 
 ONLY_IN = {"tomli": "_document", "stevedore": "_discovery", "pluggy": "hooks", "dotenv": "_document"}
 

@@ -54,6 +54,9 @@ def test_a_hypervisor_shows_in_the_processors_flags(tmp_path: Path) -> None:
             {"sys__class__dmi__id__sys_vendor": "Amazon EC2", "sys__class__dmi__id__product_name": "c5.large"},
             "sys_vendor",
         ),
+        ({"sys__class__dmi__id__sys_vendor": "Microsoft Corporation"}, None),
+        ({"sys__class__dmi__id__product_name": "Virtual Machine"}, "product_name is Virtual Machine"),
+        ({"sys__class__dmi__id__sys_vendor": "Google", "sys__class__dmi__id__product_name": "Eve"}, None),
         ({}, None),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import field
@@ -10,7 +11,6 @@ from typing import Any, Self, TypeAlias
 
 import anyio
 from anyio.lowlevel import checkpoint
-
 from tracarbon._listener import Listener
 from tracarbon._meter import MeterView
 from tracarbon._pipeline import Pipeline
@@ -81,7 +81,8 @@ class Load:
             return self.points[0][1]
         for (start, before), (end, after) in pairwise(self.points):
             if at <= end:
-                return before + (after - before) * (at - start) / (end - start)
+                part = (at - start) / (end - start)
+                return before * (1 - part) + after * part
         return self.points[-1][1]
 
     def joules(self, start: float, end: float) -> float:
@@ -105,6 +106,7 @@ class FakeSensor(Sensor):
     """
 
     fidelity = Fidelity.MEASURED
+    sampling_interval_seconds = math.inf  # at the closes, unless the pipeline says otherwise
 
     clock: ManualClock
     loads: Mapping[Device, Load] = field(default_factory=lambda: {CPU: constant(10.0)})
@@ -131,7 +133,9 @@ class FakeSensor(Sensor):
         await self.script.play()
         now = self.clock.monotonic()
         self.read_at.append(now)
-        readings = [self._reading(device, load, now) for device, load in self.loads.items() if device not in self.silent]
+        readings = [
+            self._reading(device, load, now) for device, load in self.loads.items() if device not in self.silent
+        ]
         return EnergyUsage(devices=[reading for reading in readings if reading is not None])
 
     def _reading(self, device: Device, load: Load, now: float) -> DeviceUsage | None:
@@ -278,6 +282,7 @@ class Rig:
     def __init__(self, interval_seconds: float = 10.0, **options: Any) -> None:
         self.clock = ManualClock()
         self.start = self.clock.monotonic()
+        options.setdefault("first_window_seconds", 0.15)
         self.pipeline = Pipeline(interval_seconds=interval_seconds, clock=self.clock, **options)
         self.listener = RecordingListener()
         self.pipeline.listeners.append(self.listener)
@@ -327,9 +332,7 @@ class Rig:
     ) -> RecordingExporter:
         exporter = RecordingExporter(clock=self.clock, **how)
         component = self.pipeline.components.add("exporter", name)
-        self.pipeline.add_exporter(
-            component, exporter, inputs=inputs, interval_seconds=interval, optional=optional
-        )
+        self.pipeline.add_exporter(component, exporter, inputs=inputs, interval_seconds=interval, optional=optional)
         return exporter
 
     def component(self, name: str) -> Component:
@@ -365,6 +368,9 @@ class Rig:
             yield
             await self.stop()
             group.cancel_scope.cancel()
+
+    def has_ended(self) -> bool:
+        return self.ended_at is not None
 
     async def run(self) -> None:
         self.ended_at: float | None = None

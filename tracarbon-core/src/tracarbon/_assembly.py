@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from pydantic import BaseModel, ValidationError
 
@@ -35,6 +35,9 @@ from tracarbon.hardwares.sensors import Sensor
 from tracarbon.locations.location import Location
 from tracarbon.metrics import Tag
 from tracarbon.plugin import Plugin, PluginContext, PluginOptions, platform_name
+
+if TYPE_CHECKING:
+    from tracarbon.hooks import HookDispatcher
 
 logger = logging.getLogger("tracarbon")
 
@@ -200,7 +203,7 @@ def _ignored_options(model: type[BaseModel], given: Iterable[str]) -> list[str]:
 
 
 def is_reference(value: object) -> TypeGuard[dict[str, str]]:
-    """Whether an option is written as `{ env = "NAME" }` or `{ file = "PATH" }`: secrets do not belong into the file."""
+    """Whether an option is written as `{ env = "NAME" }` or `{ file = "PATH" }`, as secrets should be."""
     if not isinstance(value, dict) or len(value) != 1:
         return False
     ((source, name),) = value.items()
@@ -362,9 +365,15 @@ class _Assembler:
             if isinstance(hook, type):
                 hook = self._construct(resolved, context)
             if hook is not None:
-                dispatcher.register(hook, context.component)
+                self._register(dispatcher, hook, resolved, context)
         dispatcher.configured(self._configuration.source)
         self._pipeline.listeners.append(dispatcher)
+
+    def _register(self, dispatcher: HookDispatcher, hook: object, resolved: Resolved, context: PluginContext) -> None:
+        try:
+            dispatcher.register(hook, context.component)
+        except PluginError as error:
+            self._configuration.problems.add_for(resolved.table, (), str(error), resolved.plugin.origin)
 
     def _context(self, resolved: Resolved) -> PluginContext:
         table = resolved.table

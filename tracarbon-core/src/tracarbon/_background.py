@@ -8,10 +8,11 @@ from collections.abc import Callable
 
 import anyio
 
-from tracarbon._pipeline import FLUSH_SECONDS, Pipeline
+from tracarbon._pipeline import FLUSH_SECONDS, START_SECONDS, Pipeline
 from tracarbon._worker import current_loop_caller
-from tracarbon.exceptions import TracarbonException
+from tracarbon.exceptions import StartupError, TracarbonException
 
+_START_SECONDS = START_SECONDS + 10.0
 _STOP_SECONDS = 2 * FLUSH_SECONDS + 5.0
 
 
@@ -36,7 +37,12 @@ class BackgroundPipeline:
             StartupError: components that are not optional did not start.
         """
         self._thread.start()
-        self._settled.wait()
+        try:
+            if not self._settled.wait(_START_SECONDS):
+                raise StartupError(f"the pipeline did not start within {_START_SECONDS:g} s; a plugin blocks it")
+        except BaseException:
+            self._ask_to_stop()
+            raise
         if self._error is not None:
             self._thread.join()
             raise self._error
@@ -47,14 +53,18 @@ class BackgroundPipeline:
         Raises:
             TracarbonException: it did not come to its end in time.
         """
-        if self._pid != os.getpid() or self._call_in_loop is None:
+        if self._pid != os.getpid():
             return
-        self._call_in_loop(self._pipeline.stop)
+        self._ask_to_stop()
         self._thread.join(_STOP_SECONDS)
         if self._thread.is_alive():
             raise TracarbonException(f"the pipeline did not end within {_STOP_SECONDS:g} s; a plugin blocks it")
         if self._error is not None:
             raise self._error
+
+    def _ask_to_stop(self) -> None:
+        if self._call_in_loop is not None:
+            self._call_in_loop(self._pipeline.stop)
 
     def _run(self) -> None:
         try:

@@ -121,7 +121,6 @@ def load_plugin(plugin: InstalledPlugin) -> Any:
             plugin.name,
             invoke_on_load=False,
             on_load_failure_callback=lambda _manager, _entry_point, error: failures.append(error),
-            warn_on_missing_entrypoint=False,
         ).driver
     except (Exception, SystemExit) as error:
         cause = failures[0] if failures else error

@@ -7,28 +7,24 @@ the end.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from tracarbon._clock import Clock
-from tracarbon._discovery import LOCATION
 from tracarbon._pipeline import Pipeline
-from tracarbon._probing import default_context, working_sensors
+from tracarbon._probing import working_sensors
 from tracarbon.emissions.carbon_emissions import CarbonEmission
 from tracarbon.exceptions import TracarbonException
 from tracarbon.exporters.exporter import Exporter, MetricGenerator
 from tracarbon.general_metrics import CarbonEmissionGenerator, EnergyConsumptionGenerator
 from tracarbon.hardwares.sensors import Sensor
-from tracarbon.locations.country import Country
 from tracarbon.locations.location import Location
-
-
-def default_location(country: str | None = None) -> Location:
-    """Return the location of a country, or the one that is worked out without leaving the machine."""
-    options = Country.Options(country=country)
-    return Country.from_options(options, default_context(LOCATION, "location", Path("/")))
+from tracarbon.plugin import PluginContext, is_made_from_fields
 
 
 def default_generators(location: Location) -> list[MetricGenerator]:
@@ -44,6 +40,10 @@ class Lifting:
         location: for generators that have none of their own.
         interval_seconds: how often a window is closed.
         metric_prefix_name: for an exporter that has none of its own.
+        host_root: where the host's `/sys` and `/proc` are.
+
+    Raises:
+        TracarbonException: a generator has no sensor of its own, and none works here.
     """
 
     def __init__(
@@ -53,23 +53,33 @@ class Lifting:
         *,
         interval_seconds: float,
         metric_prefix_name: str | None,
+        host_root: Path = Path("/"),
         clock: Clock | None = None,
     ) -> None:
         self.pipeline = Pipeline(interval_seconds=interval_seconds, clock=clock)
         self._location = location
+        self._host_root = host_root
         self._sensors: list[tuple[Sensor, list[str]]] = []
         self._default_names: list[str] | None = None
         self._restore: list[Callable[[], None]] = []
         self.pipeline.at_stop.append(self._put_back)
-        self._enter(location)
-        for generator in exporter.metric_generators or default_generators(location):
-            self._lift(generator)
+        generators = exporter.metric_generators or default_generators(location)
+        self._add_locations(generators)
+        try:
+            for generator in generators:
+                self._lift(generator)
+        except BaseException:
+            self._put_back()
+            raise
         if exporter.metric_prefix_name is None:
             self._set(exporter, "metric_prefix_name", metric_prefix_name)
         self.pipeline.add_exporter(self.pipeline.components.add("exporter", exporter.get_name()), exporter)
 
-    def _enter(self, location: Location) -> None:
-        self.pipeline.set_location(self.pipeline.components.add("location", "location"), location)
+    def _add_locations(self, generators: Sequence[MetricGenerator]) -> None:
+        used = {id(location): location for location in (item.location or self._location for item in generators)}
+        first, *others = used.values()
+        component = self.pipeline.components.add("location", "location")
+        self.pipeline.set_location(component, _Locations([first, *others]) if others else first)
 
     def _lift(self, generator: MetricGenerator) -> None:
         if generator.location is None:
@@ -95,13 +105,13 @@ class Lifting:
         if sensor is None:
             return self._default_sensors()
         for known, names in self._sensors:
-            if known is sensor or (type(known) is type(sensor) and vars(known) == vars(sensor)):
+            if known is sensor or _is_same(known, sensor):
                 return names
         return self._add_sensor(sensor, self._unused_name(type(sensor).__name__))
 
     def _default_sensors(self) -> list[str]:
         if self._default_names is None:
-            found, probed = working_sensors(Path("/"))
+            found, probed = working_sensors(self._host_root)
             if not found:
                 from tracarbon._assembly import no_sensor_works
 
@@ -109,10 +119,12 @@ class Lifting:
             self._default_names = []
             for item in found:
                 assert item.loaded is not None
-                context = default_context(item.plugin.kind, item.plugin.name, Path("/"))
+                name = self._unused_name(item.plugin.name)
+                context = PluginContext(name, clock=self.pipeline.clock, host_root=self._host_root)
+                self.pipeline.at_stop.append(context.close)
                 sensor = item.loaded.from_options(item.loaded.Options(), context)
                 assert isinstance(sensor, Sensor)
-                self._default_names += self._add_sensor(sensor, item.plugin.name)
+                self._default_names += self._add_sensor(sensor, name)
         return self._default_names
 
     def _add_sensor(self, sensor: Sensor, name: str) -> list[str]:
@@ -134,3 +146,36 @@ class Lifting:
         for restore in reversed(self._restore):
             restore()
         self._restore.clear()
+
+
+def _is_same(one: Sensor, other: Sensor) -> bool:
+    """Whether two sensors were constructed alike: one reading serves both."""
+    if type(one) is not type(other):
+        return False
+    if not is_made_from_fields(type(one)):
+        return vars(one) == vars(other)
+    fields = [item.name for item in dataclasses.fields(one)]
+    return all(getattr(one, name) == getattr(other, name) for name in fields)
+
+
+class _Locations(Location):
+    """Several locations, for generators that each have their own, entered as one."""
+
+    def __init__(self, locations: Sequence[Location]) -> None:
+        super().__init__(name="+".join(location.name for location in locations))
+        self._locations = locations
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            for location in self._locations:
+                await stack.enter_async_context(location)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        return await self._stack.__aexit__(kind, error, traceback)
+
+    async def get_latest_co2g_kwh(self) -> float:
+        raise NotImplementedError("each generator asks its own location")

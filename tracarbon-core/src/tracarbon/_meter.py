@@ -214,6 +214,11 @@ class MeterView(Sensor):
         self._read = self._shared_window(0 if is_last else GONE_AFTER_MISSED)
         return self.window
 
+    @property
+    def pending_seconds(self) -> float:
+        """How much of what was closed is not consumed."""
+        return self._meter.closing.at - self._start.at
+
     def commit(self) -> None:
         """Consume the window."""
         self._start = self._closing

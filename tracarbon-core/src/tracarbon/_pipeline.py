@@ -298,6 +298,13 @@ class Pipeline:
         )
         await self._tick(is_last=True)
         await self._finish(self._generator_runners, self._flush_seconds)
+        for runner in self._generator_runners:
+            if runner.pending_seconds > 0:
+                logger.error(
+                    "%s: the figures of its last %.3g s were not generated and are lost",
+                    runner.component,
+                    runner.pending_seconds,
+                )
 
     async def _open(self) -> None:
         self.meter.open()
@@ -316,14 +323,15 @@ class Pipeline:
                 due = start + tick * interval
 
     async def _tick(self, *, is_last: bool = False) -> None:
-        await self._read_sensors()
+        await self._read_sensors(is_last=is_last)
         closing = self.meter.close()
         for runner in self._generator_runners:
             runner.tick(closing.at - self.meter.opened_at, last=is_last)
 
-    async def _read_sensors(self) -> None:
+    async def _read_sensors(self, *, is_last: bool = False) -> None:
         """Ask every sensor for a fresh reading; one that does not answer soon brings its joules in the next window."""
-        asked = [(sampler, answered) for sampler in self._samplers if (answered := sampler.ask()) is not None]
+        events = [(sampler, sampler.ask(is_last=is_last)) for sampler in self._samplers]
+        asked = [(sampler, answered) for sampler, answered in events if answered is not None]
         if not asked:
             return
         with self.clock.timeout(self._patience_seconds):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,10 +36,11 @@ class Probed:
 
 def probe_plugins(kind: Kind, host_root: Path) -> list[Probed]:
     """Probe every installed sensor or location; the best first, those that would not work last."""
-    results = [_Attempt(plugin, host_root) for plugin in installed_plugins(kind)]
-    for attempt in results:
+    attempts = [_Attempt(plugin, host_root) for plugin in installed_plugins(kind)]
+    for attempt in attempts:
         attempt.start()
-    return sorted((attempt.result() for attempt in results), key=_order)
+    deadline = time.monotonic() + PROBE_SECONDS
+    return sorted((attempt.result(deadline - time.monotonic()) for attempt in attempts), key=_order)
 
 
 def working_sensors(host_root: Path) -> tuple[list[Probed], list[Probed]]:
@@ -90,11 +92,11 @@ class _Attempt:
             self._probe = probe(default_context(self._plugin.kind, self._plugin.name, self._host_root))
         except PluginError as error:
             self._probe = Probe(works=False, reason=str(error))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self._probe = Probe(works=False, reason=f"{type(error).__name__}: {error}")
 
-    def result(self) -> Probed:
-        self._thread.join(PROBE_SECONDS)
+    def result(self, seconds: float) -> Probed:
+        self._thread.join(max(0.0, seconds))
         late = Probe(works=False, reason=f"it did not say within {PROBE_SECONDS:g} s whether it works here")
         return Probed(self._plugin, self._loaded, self._probe or late)
 

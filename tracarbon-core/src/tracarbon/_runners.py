@@ -243,14 +243,17 @@ class Sampler(Runner):
         self._listening = False
         self._late = False
 
-    def ask(self) -> anyio.Event | None:
-        """Ask for a fresh reading; returns the event to wait for, or `None` where there is nothing to wait for."""
+    def ask(self, *, is_last: bool = False) -> anyio.Event | None:
+        """Ask for a fresh reading; returns the event to wait for, or `None` where there is nothing to wait for.
+
+        The last time, one that was late is waited for as well: it has no later window to bring its joules in.
+        """
         if not self._listening:
             return None
         if self._answered.is_set():
             self._answered = anyio.Event()
             self._asked.set()
-        return None if self._late else self._answered
+        return self._answered if is_last or not self._late else None
 
     def note_missed_close(self) -> None:
         """Do not wait for it again until it has answered in time."""
@@ -361,6 +364,11 @@ class GeneratorRunner(Runner):
         self._slot = -1
         self._has_window = False
         self._is_last = False
+
+    @property
+    def pending_seconds(self) -> float:
+        """The time whose figures it has not given."""
+        return self._view.pending_seconds
 
     @property
     def owes_something(self) -> bool:

@@ -12,22 +12,24 @@ print(tracarbon.report)
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import time
-import weakref
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import anyio
 
 from tracarbon._background import BackgroundPipeline
-from tracarbon._lifting import Lifting, default_location
+from tracarbon._lifting import Lifting
 from tracarbon._listener import Listener
 from tracarbon._worker import Worker
 from tracarbon.conf import TracarbonConfiguration
 from tracarbon.exceptions import TracarbonException
 from tracarbon.exporters.exporter import Exporter
+from tracarbon.locations.country import Country
 from tracarbon.locations.location import Location
 from tracarbon.metrics import Batch
 from tracarbon.report import ReportRecorder, TracarbonReport
@@ -49,17 +51,24 @@ class _Recording(Listener):
         self.recorder.ended_at = time.time()
 
 
-_running: weakref.WeakSet[Tracarbon] = weakref.WeakSet()
+logger = logging.getLogger("tracarbon")
+
+_running: set[Tracarbon] = set()
 
 
 @atexit.register
 def _stop_those_left_running() -> None:
     for tracarbon in list(_running):
-        tracarbon.stop()
+        try:
+            tracarbon.stop()
+        except TracarbonException as error:
+            logger.error("%s", error)
 
 
 class Tracarbon:
     """Measures from `start` to `stop`, in the background; also as a context manager, `with` and `async with` alike.
+
+    What is not stopped is stopped, and flushed, when the interpreter leaves. In a forked child it does nothing.
 
     Inside a running event loop use `async with`, or `astart` and `astop`: they do not block it.
 
@@ -94,14 +103,16 @@ class Tracarbon:
             StartupError: a sensor or the exporter does not work.
             TracarbonException: it runs already.
         """
-        if self._background is not None:
+        if self._background is not None and self._pid == os.getpid():
             raise TracarbonException("this Tracarbon runs already; stop() it first")
+        environment = self.configuration.environment
         self._recording = _Recording()
         lifting = Lifting(
             self._exporter(),
-            self.location or default_location(self.configuration.environment.get("TRACARBON_COUNTRY")),
+            self.location or Country(name=environment.get("TRACARBON_COUNTRY", "")),
             interval_seconds=self.configuration.interval_in_seconds,
             metric_prefix_name=self.configuration.metric_prefix_name,
+            host_root=Path(environment.get("TRACARBON_HOST_ROOT", "/")),
         )
         lifting.pipeline.listeners.append(self._recording)
         background = BackgroundPipeline(lifting.pipeline)
@@ -118,8 +129,9 @@ class Tracarbon:
             background.stop()
 
     async def astart(self) -> None:
-        """Start measuring, without blocking the event loop."""
-        await _in_thread(self.start)
+        """Start measuring, without blocking the event loop; as bounded in time as `start`, and not cancelled midway."""
+        with anyio.CancelScope(shield=True):
+            await _in_thread(self.start)
 
     async def astop(self) -> None:
         """Stop as `stop`, without blocking the event loop."""

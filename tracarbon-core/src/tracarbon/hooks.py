@@ -86,7 +86,8 @@ class HookDispatcher(Listener):
             self._manager.register(hook, component.name)
             self._manager.check_pending()
         except pluggy.PluginValidationError as error:
-            raise PluginError(" ".join(str(error).split())) from error
+            message = " ".join(str(error).split())
+            raise PluginError(message.replace(f" in plugin {hook!r}", "")) from error
         self._components[component.name] = component
         component.ok()
 

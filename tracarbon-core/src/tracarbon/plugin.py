@@ -171,5 +171,10 @@ class _FreshCopy:
         return value
 
 
+def is_made_from_fields(cls: type) -> bool:
+    """Whether the fields of a plugin class are all that it is constructed from."""
+    return getattr(cls.__init__, "__made_from_fields__", False)  # type: ignore[misc]
+
+
 def _has_made_init(cls: type) -> bool:
     return getattr(cls.__dict__["__init__"], "__made_from_fields__", False)

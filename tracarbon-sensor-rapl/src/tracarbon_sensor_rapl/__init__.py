@@ -136,6 +136,13 @@ class RAPL:
     def __repr__(self) -> str:
         return f"RAPL(path={self.path!r})"
 
+    def __eq__(self, other: object) -> bool:
+        """Two that read the same counters are equal."""
+        return isinstance(other, RAPL) and (self.path, self._hwmon) == (other.path, other._hwmon)
+
+    def __hash__(self) -> int:
+        return hash((self.path, self._hwmon))
+
     def is_rapl_compatible(self) -> bool:
         """Check that there is a counter that this process may read."""
         try:

@@ -33,19 +33,23 @@ class HangingSensor(Sensor):
 
 
 class BlockingSensor(Sensor):
-    """Holds up the event loop: it waits without awaiting."""
+    """Answers some times, then holds up the event loop: it waits without awaiting."""
 
     scope = Scope.EXTRA
     seconds: float
+    answers: int = 0
 
     class Options(PluginOptions):
         """Options of `[sensors.NAME]`."""
 
-        seconds: float = Field(description="how long each reading blocks")
+        seconds: float = Field(description="how long each later reading blocks")
+        answers: int = Field(default=0, description="how many times it answers at once")
 
     async def get_energy_usage(self) -> EnergyUsage:
-        """Block."""
-        time.sleep(self.seconds)
+        """Answer, or block."""
+        if self.answers <= 0:
+            time.sleep(self.seconds)
+        self.answers -= 1
         return EnergyUsage(devices=[DeviceUsage(_DEVICE, 5.0)])
 
 

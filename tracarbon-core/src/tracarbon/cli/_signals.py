@@ -44,7 +44,8 @@ class Signals:
         self._writer.setblocking(False)
         self._previous_descriptor = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         for number in _SIGNALS:
-            self._previous[number] = signal.signal(number, _noted)
+            if not _is_left_to_nohup(number):
+                self._previous[number] = signal.signal(number, _noted)
         threading.Thread(target=self._wait, name="tracarbon-signals", daemon=True).start()
         return self
 
@@ -73,6 +74,10 @@ class Signals:
                 self._stop()
             else:
                 self._leave()
+
+
+def _is_left_to_nohup(number: int) -> bool:
+    return signal.Signals(number).name == "SIGHUP" and signal.getsignal(number) is signal.SIG_IGN
 
 
 def _noted(number: int, frame: FrameType | None) -> None:

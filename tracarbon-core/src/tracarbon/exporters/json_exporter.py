@@ -69,8 +69,13 @@ class JSONExporter(Exporter):
         Raises:
             TracarbonException: it cannot be written, is used by another process, or holds something else.
         """
-        self._sink = sink = _Sink(self.path)
-        await sink.writer.run(sink.open)
+        sink = _Sink(self.path)
+        try:
+            await sink.writer.run(sink.open)
+        except BaseException:
+            sink.writer.close()
+            raise
+        self._sink = sink
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -26,6 +26,9 @@ _HYPERVISOR_NAMES = (
     "hetzner",
     "scaleway",
     "firecracker",
+    "apple virtualization",
+    "ovirt",
+    "rhev",
 )
 
 
@@ -34,7 +37,7 @@ def cpu_model_name(host_root: Path = Path("/")) -> str | None:
     if sys.platform == "darwin":
         return _sysctl("machdep.cpu.brand_string")
     if sys.platform == "win32":
-        return _registry_name()
+        return _registry(r"CentralProcessor\0", "ProcessorNameString") or None
     return next((value for key, value in _cpuinfo(host_root) if key == "model name" and value), None)
 
 
@@ -50,16 +53,21 @@ def is_virtual_machine(host_root: Path = Path("/")) -> str | None:
     hypervisor = _text(host_root / "sys/hypervisor/type")
     if hypervisor:
         return f"hypervisor {hypervisor}"
-    for name in ("sys_vendor", "product_name"):
-        value = _text(host_root / "sys/class/dmi/id" / name)
-        if any(known in value.lower() for known in _HYPERVISOR_NAMES) and "metal" not in _product(host_root):
-            return f"{name} is {value}"
-    return None
+    firmware = _firmware(host_root)
+    # The clouds' bare metal has the same vendor as their virtual machines.
+    if "metal" in firmware["product_name"].lower():
+        return None
+    named = (item for item in firmware.items() if any(known in item[1].lower() for known in _HYPERVISOR_NAMES))
+    return next((f"{name} is {value}" for name, value in named), None)
 
 
-def _product(host_root: Path) -> str:
-    """The product's name: the clouds' bare-metal machines carry the same vendor as their virtual ones."""
-    return _text(host_root / "sys/class/dmi/id/product_name").lower()
+def _firmware(host_root: Path) -> dict[str, str]:
+    if sys.platform == "win32":
+        return {
+            "sys_vendor": _registry("BIOS", "SystemManufacturer"),
+            "product_name": _registry("BIOS", "SystemProductName"),
+        }
+    return {name: _text(host_root / "sys/class/dmi/id" / name) for name in ("sys_vendor", "product_name")}
 
 
 def _cpuinfo(host_root: Path) -> Iterator[tuple[str, str]]:
@@ -83,13 +91,13 @@ def _sysctl(name: str) -> str | None:
     return answer.stdout.decode("utf-8", "replace").strip() or None
 
 
-def _registry_name() -> str | None:
+def _registry(key: str, name: str) -> str:
     if sys.platform == "win32":
         import winreg
 
         try:
-            with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, r"HARDWARE\DESCRIPTION\System\CentralProcessor\0") as key:
-                return str(winreg.QueryValueEx(key, "ProcessorNameString")[0]).strip()
+            with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, rf"HARDWARE\DESCRIPTION\System\{key}") as opened:
+                return str(winreg.QueryValueEx(opened, name)[0]).strip()
         except OSError:
             pass
-    return None
+    return ""

@@ -13,17 +13,23 @@ from typing import NamedTuple, Protocol
 
 from tracarbon.hardwares._machine import cpu_model_name, is_virtual_machine, socket_count
 
-BYTES_PER_GB = 1e9
+BYTES_PER_GB = 2**30
+"""Modules are made and sold in powers of two, and the watts per GB below are those of modules."""
 
 _KNOTS = (0.0, 0.1, 0.5, 1.0)
 # Fractions of the thermal design power at these loads: the curve that Teads Engineering measured on cloud machines, as
-# Boavizta uses it. The ratios of our EC2 data (621 types) between the loads agree: medians 0.12, 0.32, 0.75, 1.02.
+# Boavizta uses it. The band holds the spread of that data set's six two-socket machines whose processors have a
+# published design power: c5.metal (Xeon Platinum 8275CL, 240 W), c5n.metal (8124M, 240 W), m5.metal (8175M, 240 W),
+# m5n.metal (8259CL, 210 W), z1d.metal (8151, 240 W) and i3.metal (E5-2686 v4, 145 W). Watts / (2 x design power) have
+# the means 0.116, 0.322, 0.742 and 1.022, the 5th percentiles 0.101, 0.287, 0.635 and 0.892, and the 95th percentiles
+# 0.128, 0.360, 0.889 and 1.244. The other types are scaled from these and would add nothing to the spread.
 _TDP_CURVE = (0.12, 0.32, 0.75, 1.02)
-# Low: power grows in proportion to the load, from the same ends, as Cloud Carbon Footprint assumes.
-_TDP_LOW = (0.12, 0.21, 0.57, 1.02)
-# High: never below half of the thermal design power, which CodeCarbon assumes of a processor of unknown load, and at
-# full load the 1.25 fold that Intel's default short-term limit (PL2) allows.
-_TDP_HIGH = (0.5, 0.5, 0.885, 1.25)
+# Low: the 5th percentiles at both ends, and between them no more than power in proportion to the load, as Cloud Carbon
+# Footprint assumes it.
+_TDP_LOW = (0.1, 0.21, 0.57, 0.89)
+# High: the 95th percentiles, but never below half of the thermal design power, which CodeCarbon assumes of a processor
+# of unknown load; at full load it is also the 1.25 fold of Intel's default short-term limit (PL2).
+_TDP_HIGH = (0.5, 0.5, 0.89, 1.25)
 
 # Watts per virtual CPU, idle and at full load, of AWS, Google Cloud and Azure, by Cloud Carbon Footprint.
 _VCPU_WATTS = ((0.74, 3.5), (0.71, 4.26), (0.78, 3.76))
@@ -77,12 +83,13 @@ class VirtualCpuModel:
 
     def watts(self, utilisation: float) -> PowerBand:
         """Return the mean of the three clouds' averages at this load, and their lowest and highest."""
-        each = [self.vcpus * (idle + (full - idle) * utilisation) for idle, full in _VCPU_WATTS]
+        load = _clamp(utilisation)
+        each = [self.vcpus * (idle + (full - idle) * load) for idle, full in _VCPU_WATTS]
         return PowerBand(sum(each) / len(each), min(each), max(each))
 
 
 def memory_watts(gigabytes: float) -> PowerBand:
-    """Return the watts of so many gigabytes (10^9 bytes) of memory; it draws them whatever its use."""
+    """Return the watts of so many gigabytes (`BYTES_PER_GB`) of memory; it draws them whatever its use."""
     return PowerBand(*(gigabytes * watts for watts in _MEMORY_WATTS_PER_GB))
 
 
@@ -116,8 +123,9 @@ def tdp_watts(model_name: str) -> tuple[str, float] | None:
 
 
 _NOISE = re.compile(
-    r"\((?:r|tm|c)\)|[®™]|-(?=\w)|@.*$|\bcpu\b|\bprocessor\b|\bapu\b|\bwith\b.*$|\b\w+-core\b|\b\d+th gen\b"
-    r"|\b\d+\.\d+ghz\b",
+    r"\((?:r|tm|c)\)|[®™]|-(?=\w)|@.*$|\bcpu\b|\bprocessor\b|\bapu\b|\b\w+-cores?\b|\b\d+th gen\b|\b\d+\.\d+ghz\b"
+    r"|\bwith\b.*$|\bw/.*$|\bradeon\b.*$|\br\d,.*$"  # integrated graphics
+    r"|(?<=\s)0(?=\s|$)",  # "E5-2680 0" is the one before the v2
     re.IGNORECASE,
 )
 
@@ -128,8 +136,13 @@ def _words(name: str) -> list[str]:
 
 def _interpolate(values: Iterable[float], utilisation: float) -> float:
     knots = list(zip(_KNOTS, values, strict=True))
-    load = min(1.0, max(0.0, utilisation))
+    load = _clamp(utilisation)
     for (x0, y0), (x1, y1) in pairwise(knots):
         if load <= x1:
-            return y0 + (y1 - y0) * (load - x0) / (x1 - x0)
+            # Rounding must not lift a curve above its knot, from where the next piece would fall.
+            return min(y1, y0 + (y1 - y0) * (load - x0) / (x1 - x0))
     return knots[-1][1]
+
+
+def _clamp(utilisation: float) -> float:
+    return min(1.0, max(0.0, utilisation))

@@ -87,22 +87,20 @@ class EnergyCounter:
         if seconds > self._unambiguous_seconds:
             self.lost = f"not read for {seconds:.0f} s, in which it may have wrapped unseen"
             return None
-        return self._believed(joules, seconds)
+        watts = joules / seconds
+        if watts > self._highest_watts and seconds >= _UPDATE_SECONDS:
+            self._learn(watts)
+        return EnergyDelta(joules, seconds)
 
     def _backward(self, previous: int, counts: int, seconds: float) -> EnergyDelta | None:
         if self._range_counts is not None and 0 <= counts <= previous <= self._range_counts:
             joules = (self._range_counts - previous + counts) / self._counts_per_joule
             limit = self._believable_watts * (seconds + _UPDATE_SECONDS)
             if joules <= limit and seconds <= self._unambiguous_seconds:
-                return self._believed(joules, seconds)
+                # Nothing is learnt from it: a reset taken for a wrap would have the next one taken for a wrap too.
+                return EnergyDelta(joules, seconds)
         self.lost = "the counter was reset"
         return None
-
-    def _believed(self, joules: float, seconds: float) -> EnergyDelta:
-        watts = joules / seconds
-        if watts > self._highest_watts and seconds >= _UPDATE_SECONDS:
-            self._learn(watts)
-        return EnergyDelta(joules, seconds)
 
     def _learn(self, highest_watts: float) -> None:
         """Note the highest power seen, and what follows from it."""

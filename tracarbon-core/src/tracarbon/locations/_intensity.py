@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import csv
-import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 
 _ALIASES = {"uk": "gb", "el": "gr"}
+
+# What people write where ISO 3166 has a more official name.
+_COMMON_NAMES = {
+    "burma": "MM",
+    "england": "GB",
+    "great britain": "GB",
+    "holland": "NL",
+    "ivory coast": "CI",
+    "north korea": "KP",
+    "south korea": "KR",
+    "turkey": "TR",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +63,20 @@ def find_factor(code: str) -> Factor | None:
 
 
 def nearest_codes(text: str) -> list[str]:
-    """Return the codes that somebody who wrote `text` may have meant: by the country's name, or by a similar code."""
+    """Return the codes that somebody who wrote `text` may have meant, at most three.
+
+    By the country's name, whole, its beginning (`korea`) or misspelt, or by a similar code. A wrong code of two letters
+    is near too many others to be near any.
+    """
+    import difflib
+
     wanted = text.strip().lower()
     known = list(countries())
-    by_name = {factor.country.lower(): factor.alpha_2 for factor in known}
+    by_name = {factor.country.lower(): factor.alpha_2 for factor in known} | _COMMON_NAMES
     if wanted in by_name:
         return [by_name[wanted]]
     if len(wanted) > 3:
-        return [by_name[name] for name in difflib.get_close_matches(wanted, by_name, n=2, cutoff=0.7)]
-    codes = {code.lower(): code for factor in known for code in (factor.alpha_2, factor.alpha_3) if code}
+        names = [name for name in by_name if name.startswith(wanted)]
+        return [by_name[name] for name in (names or difflib.get_close_matches(wanted, by_name, cutoff=0.7))[:3]]
+    codes = {code.lower(): code for factor in known for code in (factor.alpha_2, factor.alpha_3)}
     return [codes[code] for code in difflib.get_close_matches(wanted, codes, n=2, cutoff=0.65)]

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tracarbon.hardwares.energy import Band
+from tracarbon.metrics import Batch, MetricKind, Record, Tag, Window
+from tracarbon.report import MetricReport, ReportRecorder, TracarbonReport
+
+EPOCH = 1_700_000_000.0
+
+
+def window(start: float, end: float, wall_step: float = 0.0) -> Window:
+    return Window(start, end, EPOCH + start + wall_step, EPOCH + end + wall_step)
+
+
+def record(
+    value: float,
+    kind: MetricKind,
+    unit: str | None,
+    seconds: float,
+    *,
+    name: str = "m",
+    band: Band | None = None,
+    tags: tuple[Tag, ...] = (),
+) -> Record:
+    return Record(name, value, tags, unit, kind, seconds, "generator", 0.0, band)
+
+
+def watts(value: float, seconds: float, **more: object) -> Record:
+    return record(value, MetricKind.RATE, "watts", seconds, **more)  # type: ignore[arg-type]
+
+
+def grams(value: float, seconds: float = 10.0, **more: object) -> Record:
+    return record(value, MetricKind.AMOUNT, "co2g", seconds, **more)  # type: ignore[arg-type]
+
+
+def report_of(*windows: tuple[Window, list[Record]], name: str = "m") -> MetricReport:
+    recorder = ReportRecorder()
+    for stretch, records in windows:
+        recorder.add(Batch.of_window("generator", stretch, records))
+    return recorder.snapshot("Stdout").metric_report[name]
+
+
+def test_total_of_watts_is_watt_hours() -> None:
+    """T8: the total of a metric in watts was the sum of the samples: 3 x 10 W = 30."""
+    report = report_of(*[(window(at, at + 1200), [watts(10.0, 1200.0)]) for at in (0.0, 1200.0, 2400.0)])
+    assert report.total == pytest.approx(10.0)
+    assert report.average == pytest.approx(10.0)
+    assert (report.total_unit, report.call_count) == ("Wh", 3)
+    assert report.exporter_name == "Stdout"
+
+
+def test_total_of_an_amount_is_the_sum() -> None:
+    report = report_of((window(0, 10), [grams(2.0)]), (window(10, 20), [grams(0.0)]), (window(20, 30), [grams(3.0)]))
+    assert (report.total, report.total_unit, report.minimum, report.call_count) == (5.0, "co2g", 0.0, 3)
+
+
+def test_total_of_a_level_is_the_latest() -> None:
+    report = report_of(*[(window(at, at + 10), [record(at, MetricKind.LEVEL, None, 10.0)]) for at in (30.0, 20.0)])
+    assert (report.total, report.total_unit, report.average) == (20.0, None, 25.0)
+
+
+def test_other_rates_are_integrated_over_seconds() -> None:
+    report = report_of((window(0, 10), [record(5.0, MetricKind.RATE, "milliwatts", 10.0)]))
+    assert (report.total, report.total_unit) == (50.0, "milliwatts s")
+
+
+@given(st.lists(st.tuples(st.floats(0.0, 1e4), st.floats(0.01, 1e4)), min_size=1))
+def test_average_is_weighted_by_time_and_goes_with_the_total(parts: list[tuple[float, float]]) -> None:
+    at, windows = 0.0, []
+    for value, seconds in parts:
+        windows.append((window(at, at + seconds), [watts(value, seconds)]))
+        at += seconds
+    report = report_of(*windows)
+    joules = sum(value * seconds for value, seconds in parts)
+    assert report.total * 3600 == pytest.approx(joules, abs=1e-6)
+    assert report.average == pytest.approx(joules / sum(seconds for _, seconds in parts), abs=1e-9)
+    assert (report.minimum, report.maximum) == (min(value for value, _ in parts), max(value for value, _ in parts))
+
+
+def test_a_missing_window_counts_neither_in_the_average_nor_as_if_it_held_the_value() -> None:
+    """L2: 0.500 Wh were reported, of which 0.333 were known."""
+    report = report_of(
+        (window(0, 60), [watts(10.0, 60.0)]), (window(60, 120), []), (window(120, 180), [watts(10.0, 60.0)])
+    )
+    assert report.total == pytest.approx(10.0 * 120 / 3600)
+    assert report.average == pytest.approx(10.0)
+
+
+@pytest.mark.parametrize("values", [[-5.0, -2.0], [5.0, 2.0], [0.0]])
+def test_minimum_and_maximum_are_of_the_values_seen(values: list[float]) -> None:
+    """L13: `maximum` started at 0.0."""
+    report = report_of(*[(window(at, at + 1), [grams(value)]) for at, value in enumerate(values)])
+    assert (report.minimum, report.maximum) == (min(values), max(values))
+
+
+def test_average_interval_is_the_mean_over_windows_whatever_the_number_of_series() -> None:
+    """T9: it was a running half-average over all series of a name."""
+
+    def both(seconds: float) -> list[Record]:
+        return [watts(1.0, seconds, tags=(Tag("pod", pod),)) for pod in ("a", "b")]
+
+    report = report_of((window(0, 10), both(10)), (window(10, 30), both(20)), (window(30, 70), both(40)))
+    assert report.average_interval_in_seconds == pytest.approx(30.0)
+    assert report.call_count == 6
+    assert report_of((window(0, 10), both(10))).average_interval_in_seconds is None
+
+
+def test_a_wall_clock_that_is_put_back_changes_labels_alone() -> None:
+    steady = report_of((window(0, 10), [watts(1, 10)]), (window(10, 20), [watts(1, 10)]))
+    stepped = report_of((window(0, 10), [watts(1, 10)]), (window(10, 20, -3600), [watts(1, 10)]))
+    assert stepped.average_interval_in_seconds == steady.average_interval_in_seconds == 10.0
+    assert stepped.total == steady.total
+    assert stepped.last_report_time == datetime.fromtimestamp(EPOCH + 20 - 3600, UTC)
+
+
+def test_bands_add_up_and_measured_totals_have_none() -> None:
+    banded = (window(0, 3600), [watts(10.0, 3600.0, band=Band(5, 20))])
+    measured = (window(3600, 7200), [watts(10.0, 3600.0)])
+    assert report_of(banded, measured).total_band == pytest.approx((15.0, 30.0))
+    assert report_of(measured).total_band is None
+    assert report_of((window(0, 1), [grams(3.0, band=Band(1, 9))])).total_band == (1, 9)
+
+
+def test_series_of_one_name_are_added_up() -> None:
+    records = [grams(value, tags=(Tag("pod", str(value)),)) for value in (1.0, 2.0)]
+    report = report_of((window(0, 10), records))
+    assert (report.total, report.minimum, report.maximum) == (3.0, 1.0, 2.0)
+
+
+def test_documented_shape() -> None:
+    report = report_of((window(0, 10), [watts(10.0, 10.0, tags=(Tag("a", "b"),))]))
+    assert (report.metric.name, report.metric.value, list(report.metric.tags)) == ("m", 10.0, [Tag("a", "b")])
+    assert report.last_report_time == datetime.fromtimestamp(EPOCH + 10, UTC)
+    assert MetricReport(exporter_name="x", metric=report.metric).maximum == 0.0
+
+
+def test_reports_of_two_runs_share_nothing() -> None:
+    """T16."""
+    one, other = TracarbonReport(), TracarbonReport()
+    one.metric_report["m"] = report_of((window(0, 10), [grams(1.0)]))
+    assert other.metric_report == {}
+
+
+def test_a_report_can_be_written_as_json() -> None:
+    recorder = ReportRecorder()
+    recorder.started_at, recorder.ended_at = EPOCH, EPOCH + 10
+    recorder.add(Batch.of_window("generator", window(0, 10), [grams(1.5, band=Band(1, 2))]))
+    written = json.loads(recorder.snapshot().model_dump_json())
+    assert written["metric_report"]["m"]["total"] == 1.5
+    assert written["start_time"].startswith("2023-11-14")

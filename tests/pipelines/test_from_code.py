@@ -1,0 +1,430 @@
+"""tracarbon from code: a library call that measures in the background and leaves its host process alone."""
+
+import asyncio
+import math
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import field
+from pathlib import Path
+from textwrap import dedent
+
+import anyio
+import pytest
+from tracarbon.builder import Tracarbon, TracarbonBuilder
+from tracarbon.conf import TracarbonConfiguration
+from tracarbon.emissions.carbon_emissions import CarbonEmission
+from tracarbon.exceptions import StartupError, TracarbonException
+from tracarbon.exporters.exporter import Exporter, Metric, MetricGenerator
+from tracarbon.exporters.json_exporter import JSONExporter
+from tracarbon.general_metrics import CarbonEmissionGenerator, EnergyConsumptionGenerator
+from tracarbon.hardwares.energy import EnergyUsage, Fidelity
+from tracarbon.hardwares.sensors import Sensor
+from tracarbon.locations.country import Country
+from tracarbon.locations.location import Location
+
+from tests.pipelines.support import DEADLINE_SECONDS, environment, figures, read_records, wait_until
+
+HOST, CARBON = "energy_consumption_host", "carbon_emission_host"
+
+
+class ConstantSensor(Sensor):
+    """A host that draws 36 W."""
+
+    fidelity = Fidelity.MEASURED
+    sampling_interval_seconds = math.inf
+    reads: list[int] = field(default_factory=list)
+    key: str = ""
+
+    async def get_energy_usage(self) -> EnergyUsage:
+        self.reads.append(1)
+        return EnergyUsage(host_energy_usage=36.0)
+
+
+class FixedLocation(Location):
+    """3600 g/kWh: a gram per kilojoule."""
+
+    name: str = "here"
+    entered: bool = False
+
+    async def __aenter__(self) -> "FixedLocation":
+        self.entered = True
+        return self
+
+    async def get_latest_co2g_kwh(self) -> float:
+        return 3600.0
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TRACARBON_INTERVAL_IN_SECONDS", "60")
+    monkeypatch.setenv("TRACARBON_COUNTRY", "fr")
+
+
+def exporter_of(path: Path, sensor: Sensor | None = None) -> JSONExporter:
+    """An exporter of energy and carbon, each with the sensor."""
+    sensor = sensor or ConstantSensor()
+    location = FixedLocation()
+    carbon = CarbonEmission(location=location, energy_consumption=sensor)
+    return JSONExporter(
+        path=str(path),
+        metric_generators=[
+            EnergyConsumptionGenerator(location=location, energy_consumption=sensor),
+            CarbonEmissionGenerator(location=location, carbon_emission=carbon),
+        ],
+    )
+
+
+def build(path: Path) -> Tracarbon:
+    return TracarbonBuilder().with_exporter(exporter_of(path)).build()
+
+
+def count_windows(path: Path) -> int:
+    return len(list(figures(read_records(path), HOST)))
+
+
+class TestWith:
+    def test_report_is_what_was_exported(self, tmp_path: Path) -> None:
+        path = tmp_path / "records.json"
+        with build(path) as tracarbon:
+            wait_until(lambda: count_windows(path) == 1, "the first window")
+        records = read_records(path)
+        seconds = sum(record["covered_seconds"] for record in figures(records, HOST))
+        energy, carbon = tracarbon.report.metric_report[HOST], tracarbon.report.metric_report[CARBON]
+        assert (energy.total_unit, carbon.total_unit) == ("Wh", "co2g")
+        assert energy.total == pytest.approx(36.0 * seconds / 3600)
+        assert (energy.average, energy.minimum, energy.maximum) == pytest.approx((36.0, 36.0, 36.0))
+        assert carbon.total == pytest.approx(0.036 * seconds)
+        assert carbon.total == pytest.approx(sum(record["value"] for record in figures(records, CARBON)))
+        assert energy.call_count == carbon.call_count == 2
+        assert energy.exporter_name == "JSON"
+        start, end = tracarbon.report.start_time, tracarbon.report.end_time
+        assert start is not None
+        assert end is not None
+        assert (end - start).total_seconds() >= seconds - 0.01
+
+    def test_defaults_are_the_best_sensor_and_stdout(self, capfd: pytest.CaptureFixture[str]) -> None:
+        with TracarbonBuilder().build() as tracarbon:
+            wait_until(lambda: HOST in capfd.readouterr().out, "a line on standard output")
+        assert {HOST, CARBON} <= set(tracarbon.report.metric_report)
+        tags = dict(tracarbon.report.metric_report[CARBON].metric.tags)
+        assert tags["location"] == "fr"
+        assert tracarbon.report.metric_report[HOST].exporter_name == "Stdout"
+
+    def test_settings_of_the_configuration(self, tmp_path: Path) -> None:
+        path = tmp_path / "records.json"
+        configuration = TracarbonConfiguration(metric_prefix_name="mine", interval_in_seconds=0.1)
+        with TracarbonBuilder(exporter=exporter_of(path), configuration=configuration).build():
+            wait_until(lambda: count_windows(path) >= 3, "three windows")
+        assert {record["name"] for record in read_records(path)} == {f"mine.{HOST}", f"mine.{CARBON}"}
+
+    def test_error_in_the_block_comes_through_and_nothing_is_lost(self, tmp_path: Path) -> None:
+        path = tmp_path / "records.json"
+        with pytest.raises(ZeroDivisionError), build(path):
+            raise ZeroDivisionError
+        assert count_windows(path) >= 1
+
+    def test_what_does_not_start_says_why(self, tmp_path: Path) -> None:
+        tracarbon = build(tmp_path / "missing" / "records.json")
+        with pytest.raises(StartupError, match="there is no folder"):
+            tracarbon.start()
+        tracarbon.stop()
+        (tmp_path / "missing").mkdir()
+        with tracarbon:
+            pass
+        assert count_windows(tmp_path / "missing" / "records.json") >= 1
+
+    def test_unknown_country_says_so(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("TRACARBON_COUNTRY", "zz")
+        with pytest.raises(StartupError, match="no carbon intensity is known for country 'zz'"):
+            TracarbonBuilder().build().start()
+
+
+class TestStartAndStop:
+    def test_twice(self, tmp_path: Path) -> None:
+        tracarbon = build(tmp_path / "records.json")
+        tracarbon.stop()
+        tracarbon.start()
+        with pytest.raises(TracarbonException, match="runs already"):
+            tracarbon.start()
+        tracarbon.stop()
+        tracarbon.stop()
+        assert HOST in tracarbon.report.metric_report
+
+    def test_restart_has_a_report_of_its_own(self, tmp_path: Path) -> None:
+        path = tmp_path / "records.json"
+        tracarbon = build(path)
+        with tracarbon:
+            wait_until(lambda: count_windows(path) == 1, "the first window")
+        first, windows = tracarbon.report, count_windows(path)
+        with tracarbon:
+            wait_until(lambda: count_windows(path) == windows + 1, "the first window again")
+        again = tracarbon.report
+        assert first.end_time is not None
+        assert again.start_time is not None
+        assert again.start_time >= first.end_time
+        assert again.metric_report[HOST].call_count == count_windows(path) - windows == 2
+
+    def test_nothing_of_it_is_left(self, tmp_path: Path) -> None:
+        def threads() -> list[str]:
+            return [thread.name for thread in threading.enumerate() if thread.name.startswith("tracarbon")]
+
+        with build(tmp_path / "records.json"):
+            assert "tracarbon" in threads()
+        wait_until(lambda: threads() == [], "the end of every thread")
+
+    def test_signal_handlers_are_the_hosts(self, tmp_path: Path) -> None:
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        before = [signal.getsignal(number) for number in numbers]
+        with build(tmp_path / "records.json"):
+            assert [signal.getsignal(number) for number in numbers] == before
+        assert [signal.getsignal(number) for number in numbers] == before
+
+    def test_inside_a_running_event_loop(self, tmp_path: Path) -> None:
+        async def main() -> None:
+            tracarbon = build(tmp_path / "records.json")
+            tracarbon.start()
+            tracarbon.stop()
+
+        asyncio.run(main())
+        assert count_windows(tmp_path / "records.json") >= 1
+
+    def test_exporter_by_itself(self, tmp_path: Path) -> None:
+        path = tmp_path / "records.json"
+        exporter = exporter_of(path)
+        exporter.start(interval_in_seconds=0.1)
+        wait_until(lambda: count_windows(path) >= 2, "two windows")
+        exporter.stop()
+        exporter.stop()
+        assert exporter.stopped
+        assert exporter.metric_report[HOST].call_count == count_windows(path)
+
+
+class TestAsynchronously:
+    async def test_async_with(self, tmp_path: Path) -> None:
+        path = tmp_path / "records.json"
+        async with build(path) as tracarbon:
+            while count_windows(path) < 1:
+                await anyio.sleep(0.01)
+        assert tracarbon.report.metric_report[HOST].call_count == 2
+
+    async def test_the_loop_is_not_held_up(self, tmp_path: Path) -> None:
+        class Slow(ConstantSensor):
+            async def __aenter__(self) -> "Slow":
+                await anyio.sleep(0.3)
+                return self
+
+        beats = 0
+
+        async def beat() -> None:
+            nonlocal beats
+            while True:
+                await anyio.sleep(0.01)
+                beats += 1
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(beat)
+            async with TracarbonBuilder(exporter=exporter_of(tmp_path / "records.json", Slow())).build():
+                group.cancel_scope.cancel()
+        assert beats >= 5
+
+    async def test_cancelled_while_it_runs(self, tmp_path: Path) -> None:
+        path = tmp_path / "records.json"
+        with anyio.CancelScope() as scope:
+            async with build(path):
+                scope.cancel()
+                await anyio.sleep_forever()
+        assert count_windows(path) >= 1
+
+
+class Legacy(Exporter):
+    """Written for the documented interface."""
+
+    seen: list[tuple[str, float]] = field(default_factory=list)
+
+    @classmethod
+    def get_name(cls) -> str:
+        return "Legacy"
+
+    async def launch(self, metric_generator: MetricGenerator) -> None:
+        async for metric in metric_generator.generate():
+            assert callable(metric.value)
+            value = await metric.value()
+            assert value is not None
+            await self.add_metric_to_report(metric=metric, value=value)
+            self.seen.append((metric.format_name(self.metric_prefix_name), value))
+
+
+class TestLifting:
+    def test_generators_are_put_back(self, tmp_path: Path) -> None:
+        sensor = ConstantSensor()
+        exporter = exporter_of(tmp_path / "records.json", sensor)
+        energy, carbon = exporter.metric_generators
+        assert isinstance(energy, EnergyConsumptionGenerator)
+        assert isinstance(carbon, CarbonEmissionGenerator)
+        emission = carbon.carbon_emission
+        assert emission is not None
+        with TracarbonBuilder(exporter=exporter).build():
+            assert energy.energy_consumption is not sensor
+            assert emission.energy_consumption is not sensor
+            assert exporter.metric_prefix_name == "tracarbon"
+        assert energy.energy_consumption is emission.energy_consumption is sensor
+        assert carbon.carbon_emission is emission
+        assert exporter.metric_prefix_name is None
+
+    def test_put_back_where_the_start_fails(self, tmp_path: Path) -> None:
+        sensor = ConstantSensor()
+        exporter = exporter_of(tmp_path / "missing" / "records.json", sensor)
+        with pytest.raises(StartupError):
+            TracarbonBuilder(exporter=exporter).build().start()
+        energy = exporter.metric_generators[0]
+        assert isinstance(energy, EnergyConsumptionGenerator)
+        assert energy.energy_consumption is sensor
+
+    @pytest.mark.parametrize(("keys", "readers"), [(("", ""), 1), (("one", "other"), 2)])
+    def test_equal_sensors_are_read_once(self, tmp_path: Path, keys: Sequence[str], readers: int) -> None:
+        one, other = (ConstantSensor(key=key) for key in keys)
+        location = FixedLocation()
+        carbon = CarbonEmission(location=location, energy_consumption=other)
+        path = tmp_path / "records.json"
+        exporter = JSONExporter(
+            path=str(path),
+            metric_generators=[
+                EnergyConsumptionGenerator(location=location, energy_consumption=one),
+                CarbonEmissionGenerator(location=location, carbon_emission=carbon),
+            ],
+        )
+        with TracarbonBuilder(exporter=exporter).build():
+            wait_until(lambda: count_windows(path) == 1, "the first window")
+        assert [bool(one.reads), bool(other.reads)] == [True, readers == 2]
+        energy_joules = sum(it["value"] * it["covered_seconds"] for it in figures(read_records(path), HOST))
+        grams = sum(it["value"] for it in figures(read_records(path), CARBON))
+        assert grams == pytest.approx(energy_joules / 1000, rel=1e-9 if readers == 1 else 0.2)
+
+    def test_locations_of_generators_are_entered_and_no_other_is_asked(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delenv("TRACARBON_COUNTRY")
+        sensor, one, other = ConstantSensor(), FixedLocation(), FixedLocation()
+        carbon = CarbonEmission(location=other, energy_consumption=sensor)
+        exporter = JSONExporter(
+            path=str(tmp_path / "records.json"),
+            metric_generators=[
+                EnergyConsumptionGenerator(location=one, energy_consumption=sensor),
+                CarbonEmissionGenerator(location=other, carbon_emission=carbon),
+            ],
+        )
+        with TracarbonBuilder(exporter=exporter).build():
+            assert one.entered
+            assert other.entered
+        assert "country" not in caplog.text
+
+    def test_location_of_the_builder_is_for_generators_without(self, tmp_path: Path) -> None:
+        generator = EnergyConsumptionGenerator(energy_consumption=ConstantSensor())
+        exporter = JSONExporter(path=str(tmp_path / "records.json"), metric_generators=[generator])
+        with TracarbonBuilder(exporter=exporter).with_location(Country(name="de")).build():
+            pass
+        assert {record["tags"]["location"] for record in read_records(tmp_path / "records.json")} == {"de"}
+        assert generator.location is None
+
+    def test_exporter_of_the_documented_interface(self) -> None:
+        exporter = Legacy(metric_generators=exporter_of(Path("unused")).metric_generators)
+        with TracarbonBuilder(exporter=exporter).build() as tracarbon:
+            wait_until(lambda: len(exporter.seen) >= 2, "the first window")
+        assert {name for name, _ in exporter.seen} == {f"tracarbon.{HOST}", f"tracarbon.{CARBON}"}
+        ours, theirs = tracarbon.report.metric_report[HOST], exporter.metric_report[HOST]
+        assert theirs.total == pytest.approx(ours.total)
+        assert theirs.total_unit == "Wh"
+        assert theirs.call_count == ours.call_count
+
+    def test_metrics_of_ones_own(self, tmp_path: Path) -> None:
+        generator = MetricGenerator(metrics=[Metric(name="pods", value=3)])
+        exporter = JSONExporter(path=str(tmp_path / "records.json"), metric_generators=[generator])
+        with TracarbonBuilder(exporter=exporter).build() as tracarbon:
+            pass
+        assert tracarbon.report.metric_report["pods"].total == 3
+
+
+def run_script(script: str, folder: Path) -> "subprocess.CompletedProcess[str]":
+    preamble = """
+        import os, sys, time
+        from tracarbon.builder import TracarbonBuilder
+        from tracarbon.exporters.json_exporter import JSONExporter
+        tracarbon = TracarbonBuilder(exporter=JSONExporter(path="records.json")).build()
+    """
+    return subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", dedent(preamble) + dedent(script)],
+        cwd=folder,
+        env=environment(TRACARBON_COUNTRY="fr"),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_SECONDS,
+        check=False,
+    )
+
+
+class TestTheEndOfTheProcess:
+    @pytest.mark.parametrize(
+        ("ending", "status"), [("pass", 0), ("sys.exit(3)", 3), ("1 / 0", 1), ("del tracarbon", 0)]
+    )
+    def test_what_was_not_stopped_is_flushed(self, tmp_path: Path, ending: str, status: int) -> None:
+        result = run_script(f"tracarbon.start()\ntime.sleep(0.4)\n{ending}\n", tmp_path)
+        assert result.returncode == status, result.stderr
+        assert result.stderr == "" or status == 1
+        windows = list(figures(read_records(tmp_path / "records.json"), HOST))
+        assert sum(window["window_seconds"] for window in windows) >= 0.4
+        assert len(windows) == 2
+
+    def test_forked_child_is_inert(self, tmp_path: Path) -> None:
+        script = """
+            tracarbon.start()
+            time.sleep(0.3)
+            child = os.fork()
+            if child == 0:
+                tracarbon.stop()
+                sys.exit(0)  # with all that is done at the interpreter's exit
+            print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+            tracarbon.stop()
+            print(tracarbon.report.metric_report["energy_consumption_host"].call_count)
+        """
+        result = run_script(script, tmp_path)
+        assert (result.stdout.split(), result.stderr) == (["0", "2"], "")
+        assert len(list(figures(read_records(tmp_path / "records.json"), HOST))) == 2
+
+    def test_forked_child_may_measure_for_itself(self, tmp_path: Path) -> None:
+        script = """
+            tracarbon.start()
+            child = os.fork()
+            if child == 0:
+                os.chdir("child")
+                with tracarbon:
+                    time.sleep(0.2)
+                sys.exit(0)
+            print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        """
+        (tmp_path / "child").mkdir()
+        result = run_script(script, tmp_path)
+        assert (result.stdout, result.stderr) == ("0\n", "")
+        for folder in (tmp_path, tmp_path / "child"):
+            assert list(figures(read_records(folder / "records.json"), HOST))
+
+    def test_forked_child_does_not_keep_the_file(self, tmp_path: Path) -> None:
+        script = """
+            tracarbon.start()
+            reader, writer = os.pipe()
+            child = os.fork()
+            if child == 0:
+                os.close(writer)
+                os.read(reader, 1)
+                os._exit(0)
+            tracarbon.stop()
+            with tracarbon:
+                time.sleep(0.2)
+            os.close(writer)
+            os.waitpid(child, 0)
+        """
+        result = run_script(script, tmp_path)
+        assert (result.returncode, result.stderr) == (0, "")
