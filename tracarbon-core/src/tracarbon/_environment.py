@@ -23,6 +23,8 @@ VARIABLES = {
     "TRACARBON_CO2SIGNAL_URL": "address of a live carbon intensity service",
 }
 
+_OF_NO_USE_YET = {"TRACARBON_CO2SIGNAL_API_KEY", "TRACARBON_CO2SIGNAL_URL"}
+
 
 def read_environment(env_file: Path | None = None, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Return the settings by name: variables first, then the `.env` file (by default the one in this folder)."""
@@ -34,4 +36,6 @@ def read_environment(env_file: Path | None = None, environ: Mapping[str, str] = 
         meant = nearest(name, VARIABLES)
         if meant is not None:
             logger.warning("unknown variable %s is ignored; did you mean %s?", name, meant)
+    for name in sorted(found.keys() & _OF_NO_USE_YET):
+        logger.warning("%s is of no use: no live carbon intensity service is installed", name)
     return {name: value for name, value in found.items() if name in VARIABLES and value != ""}

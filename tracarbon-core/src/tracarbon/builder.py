@@ -106,6 +106,7 @@ class Tracarbon:
         if self._background is not None and self._pid == os.getpid():
             raise TracarbonException("this Tracarbon runs already; stop() it first")
         environment = self.configuration.environment
+        logger.setLevel(self.configuration.log_level)
         self._recording = _Recording()
         lifting = Lifting(
             self._exporter(),

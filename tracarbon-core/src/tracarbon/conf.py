@@ -14,6 +14,8 @@ from tracarbon._document import Problem, parse_seconds
 from tracarbon._environment import PREFIX, read_environment
 from tracarbon.exceptions import ConfigurationError
 
+logger = logging.getLogger("tracarbon")
+
 _DOCUMENTED_URL = "https://api.co2signal.com/v1/latest?countryCode="
 
 
@@ -61,6 +63,8 @@ class TracarbonConfiguration:
         given = {name: value for name, value in arguments.items() if value is not None}
         environment = read_environment(Path(env_file_path) if env_file_path else None)
         found = {name: environment[PREFIX + name.upper()] for name in arguments if PREFIX + name.upper() in environment}
+        if co2signal_api_key:
+            logger.warning("co2signal_api_key is of no use: no live carbon intensity service is installed")
         settings = _checked({**found, **given}, given)
         self.environment = environment
         self.env_file_path = env_file_path

@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import NoReturn
 
@@ -87,7 +88,7 @@ class _Run(Listener):
     async def _main(self) -> None:
         self._open = anyio.Event()
         call_in_loop = current_loop_caller()
-        self._signals.on_first(lambda: call_in_loop(self._pipeline.stop), _LEAVE_SECONDS)
+        self._signals.on_first(lambda: self._stop(call_in_loop), _LEAVE_SECONDS)
         error: StartupError | None = None
         async with anyio.create_task_group() as group:
             if self._duration_seconds is not None:
@@ -99,6 +100,10 @@ class _Run(Listener):
             group.cancel_scope.cancel()
         if error is not None:
             raise error
+
+    def _stop(self, call_in_loop: Callable[[Callable[[], object]], None]) -> None:
+        notify("STOPPING=1")
+        call_in_loop(self._pipeline.stop)
 
     async def _stop_after(self, seconds: float) -> None:
         await self._open.wait()
@@ -133,7 +138,6 @@ class _Run(Listener):
 
     def _print_report(self) -> None:
         if self._report_lock.acquire(blocking=False) and self._recorder.started_at is not None:
-            notify("STOPPING=1")
             report = self._recorder.snapshot(", ".join(item.table.name for item in self._plan.exporters))
             print(render_report(report, list(self._troubles.values())), file=sys.stderr, flush=True)
 
