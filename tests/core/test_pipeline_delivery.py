@@ -144,15 +144,14 @@ async def test_a_batch_that_the_receiver_will_never_take_is_dropped_counted_and_
 
 @pytest.mark.parametrize("fault", [raising(DeliveryUnknown("connection lost")), hang], ids=["unknown", "time-out"])
 async def test_a_batch_that_may_have_arrived_is_tried_again_unchanged_and_never_merged(fault: Fault) -> None:
-    rig, bad, good = two_exporters(script=Script([None, fault, fault]))
+    rig, bad, good = two_exporters(script=Script([None, *[fault] * 4]))
     async with rig.running():
-        await rig.to(125.0)
-    assert bad.attempts[1] is bad.attempts[2] is bad.attempts[3]
+        await rig.to(225.0)
+    assert {id(batch) for batch in bad.attempts[1:6]} == {id(bad.attempts[1])}
     assert bad.attempts[1].window.seconds == pytest.approx(9.85)
-    assert bad.attempts[4] is not bad.attempts[3]
-    assert bad.attempts[4].window.start == bad.attempts[3].window.end
-    assert_whole(bad, 1250.0)
-    assert_undisturbed(rig, good, 125.0)
+    assert bad.attempts[6].window.start == bad.attempts[5].window.end
+    assert_whole(bad, 2250.0)
+    assert_undisturbed(rig, good, 225.0)
 
 
 async def test_an_export_that_hangs_is_ended_after_its_time_out() -> None:
