@@ -217,6 +217,20 @@ async def test_a_plugin_that_blocks_the_event_loop_is_named(monkeypatch: pytest.
     assert "sensor sensor degraded" in rig.listener.moments
 
 
+async def test_one_that_blocks_in_every_call_is_named_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    rig = Rig(interval_seconds=10.0)
+    monkeypatch.setattr(_watch, "perf_counter", rig.clock.monotonic)
+    rig.sensor(script=Script([None, None, *[rig.blocking(0.5)] * 4]))
+    async with rig.running():
+        with caplog.at_level(logging.WARNING, "tracarbon"):
+            await rig.to(65.0)
+        assert rig.component("sensor").state is ComponentState.DEGRADED
+    said = [record.getMessage() for record in caplog.records]
+    assert said == ["sensor sensor degraded: it blocked everybody else for 0.5 s: its code waits without `await`"]
+
+
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [

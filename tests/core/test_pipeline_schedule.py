@@ -423,6 +423,19 @@ async def test_a_cancelled_run_ends_at_once_and_blames_nobody(caplog: pytest.Log
 # ---- end
 
 
+async def test_a_stop_before_the_run_ends_it_at_once_and_the_next_run_is_whole() -> None:
+    rig = Rig(interval_seconds=10.0)
+    rig.sensor()
+    exporter = rig.exporter()
+    rig.energy()
+    rig.pipeline.stop()
+    await rig.pipeline.run()
+    assert exporter.total(HOST) == 0.0
+    async with rig.running():
+        await rig.to(25.0)
+    assert exporter.total(HOST) == pytest.approx(10.0 * 25.0)
+
+
 async def test_a_generator_that_is_busy_at_the_stop_still_generates_the_last_window() -> None:
     rig = Rig(interval_seconds=10.0)
     rig.sensor()

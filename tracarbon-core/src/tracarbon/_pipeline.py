@@ -176,7 +176,7 @@ class Pipeline:
         Raises:
             StartupError: components that are not optional did not start; nothing was measured.
         """
-        self._stopping = self.all_sensors_failed = False
+        self.all_sensors_failed = False
         self._make_runners()
         errors: list[str] = []
         try:
@@ -190,6 +190,7 @@ class Pipeline:
                 await self._finish(self._runners, _RELEASE_SECONDS)
                 group.cancel_scope.cancel()
         finally:
+            self._stopping = False
             for listener in self.listeners:
                 listener.stopped()
             for release in self.at_stop:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 import anyio
@@ -81,6 +81,7 @@ class Runner(ABC):
         self._deadline = clock.deadline()
         self._is_calling = False
         self._timeout_seconds = 0.0
+        self._blocking = ""
 
     async def run(self) -> None:
         """Enter the plugin and let it work until `finish`; after a failure, release it, wait and enter it again.
@@ -140,9 +141,14 @@ class Runner(ABC):
         self.component.failed(describe(error))
         logger.debug("%s", self.component, exc_info=error)
 
-    def succeeded(self) -> None:
-        """Note that a call into the plugin went well."""
+    def succeeded(self, problems: str = "") -> None:
+        """Note that a call into the plugin went well, or well but for `problems`."""
         self._failures = 0
+        reason = problems or self._blocking
+        if reason:
+            self.component.degraded(reason)
+        else:
+            self.component.ok()
 
     def finish(self) -> None:
         """Ask it to come to its end."""
@@ -180,7 +186,10 @@ class Runner(ABC):
         self.failed(error)
 
     def _note_blocking(self, seconds: float) -> None:
-        self.component.degraded(f"it blocked everybody else for {seconds:.1f} s: its code waits without `await`")
+        # Said once, and kept: one that blocks in every call would fill the log.
+        if not self._blocking:
+            self._blocking = f"it blocked everybody else for {seconds:.1f} s: its code waits without `await`"
+            self.component.degraded(self._blocking)
 
     async def _pause_for(self, seconds: float) -> None:
         if self._finishing:
@@ -199,7 +208,6 @@ class LocationRunner(Runner):
     def entered(self) -> None:
         """Note that it works: there are no calls to tell."""
         self.succeeded()
-        self.component.ok()
 
     async def serve(self) -> None:
         """Wait for the end."""
@@ -312,16 +320,9 @@ class Sampler(Runner):
             self._read_failed(error)
         else:
             self._late = answered_at - asked_at > self._patience
-            self.succeeded()
-            self._note_problems([*usage.problems, *refused] if refused else usage.problems)
+            self.succeeded("; ".join([*usage.problems, *refused]) if usage.problems or refused else "")
         finally:
             self._answered.set()
-
-    def _note_problems(self, problems: Sequence[str]) -> None:
-        if problems:
-            self.component.degraded("; ".join(problems))
-        else:
-            self.component.ok()
 
     def _read_failed(self, error: Exception) -> None:
         if self._failures + 1 >= REENTER_AFTER_FAILURES:
@@ -410,7 +411,6 @@ class GeneratorRunner(Runner):
         else:
             self._view.commit()
             self.succeeded()
-            self.component.ok()
             self._deliver(batch)
 
 
@@ -517,7 +517,6 @@ class ExporterRunner(Runner):
             return False
         self._in_flight = None
         self.succeeded()
-        self.component.ok()
         self._on_exported(self.component.name, batch)
         return True
 

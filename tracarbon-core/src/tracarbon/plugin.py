@@ -144,7 +144,7 @@ class Plugin:
 
 def _turn_fields_into_arguments(cls: type) -> None:
     copies: dict[str, _FreshCopy] = {}
-    for name in cls.__dict__.get("__annotations__", {}):
+    for name in _annotated_names(cls):
         default = cls.__dict__.get(name)
         if isinstance(default, list | dict | set):
             setattr(cls, name, field(default_factory=default.copy))
@@ -155,6 +155,16 @@ def _turn_fields_into_arguments(cls: type) -> None:
         cls.__init__.__made_from_fields__ = True  # type: ignore[misc]
     for name, copy in copies.items():
         setattr(cls, name, copy)
+
+
+def _annotated_names(cls: type) -> Iterable[str]:
+    if sys.version_info >= (3, 14):
+        # Annotations are lazy there, and may name what only type checkers import.
+        from annotationlib import Format, get_annotations
+
+        return get_annotations(cls, format=Format.FORWARDREF)
+    names: dict[str, Any] = cls.__dict__.get("__annotations__", {})
+    return names
 
 
 class _FreshCopy:

@@ -30,7 +30,7 @@ from tracarbon.metrics import Batch
 from tracarbon.report import ReportRecorder
 
 _ONCE_SECONDS = 1.0
-_LEAVE_SECONDS = FLUSH_SECONDS + 3.0
+_LEAVE_SECONDS = 2 * FLUSH_SECONDS + 3.0  # for hanging generators, and then for hanging exporters
 
 
 def main(options: argparse.Namespace) -> int:
