@@ -15,7 +15,7 @@ from typing import TextIO
 import anyio
 import pytest
 from tracarbon._text import human
-from tracarbon.exceptions import DeliveryUnknown, ReceiverGone, RetryableExportError
+from tracarbon.exceptions import DeliveryUnknown, ReceiverGone, RetryableExportError, TracarbonException
 from tracarbon.exporters.stdout import StdoutExporter
 from tracarbon.metrics import Batch, MetricKind, Record, Tag, Window
 
@@ -106,6 +106,13 @@ async def test_a_reader_that_is_gone_ends_the_exporter(monkeypatch: pytest.Monke
             for number in range(2):
                 with pytest.raises(ReceiverGone, match="nobody reads standard output any more"):
                     await exporter.export(batch(number))
+
+
+async def test_a_closed_standard_output_is_said_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    with pytest.raises(TracarbonException, match="standard output is closed"):
+        async with StdoutExporter():
+            pass
 
 
 async def test_a_full_device_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:

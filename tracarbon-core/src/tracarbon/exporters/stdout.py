@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 from pydantic import Field
 
 from tracarbon._text import human
-from tracarbon.exceptions import DeliveryUnknown, ReceiverGone, RetryableExportError
+from tracarbon.exceptions import DeliveryUnknown, ReceiverGone, RetryableExportError, TracarbonException
 from tracarbon.exporters._writing import BatchWriter
 from tracarbon.exporters.exporter import Batch, Exporter, Record
 from tracarbon.metrics import SeriesKey
@@ -50,14 +50,19 @@ class StdoutExporter(Exporter):
         return cls(color=options.color, metric_prefix_name=context.metric_prefix_name)
 
     async def __aenter__(self) -> Self:
-        """Look at what standard output is."""
+        """Look at what standard output is.
+
+        Raises:
+            TracarbonException: it is closed.
+        """
         self._output()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Let the thread for slow readers end."""
-        self._output().writer.close()
-        self._opened = None
+        if self._opened is not None:
+            self._opened.writer.close()
+            self._opened = None
 
     async def export(self, batch: Batch) -> None:
         """Print the series that are known now; the totals of the others are in the report.
@@ -77,6 +82,8 @@ class StdoutExporter(Exporter):
 
 class _Output:
     def __init__(self, color: str) -> None:
+        if sys.stdout is None:
+            raise TracarbonException("standard output is closed; use another exporter, such as json")
         sys.stdout.flush()
         self.writer = BatchWriter("tracarbon-stdout")
         self._descriptor = _descriptor_of_standard_output()
