@@ -302,6 +302,40 @@ def test_sigkill_at_any_moment_leaves_a_file_that_the_next_run_mends(tmp_path: P
         assert len(written) > rounds * 7
 
 
+@pytest.mark.parametrize("name", ["x.json", "x.jsonl"])
+@pytest.mark.parametrize("size", [0, 40, 400])
+async def test_a_file_that_was_cut_while_it_is_written_goes_on_where_it_ends(
+    tmp_path: Path, name: str, size: int
+) -> None:
+    """What `copytruncate` of logrotate does."""
+    path = tmp_path / name
+    async with JSONExporter(path=str(path)) as exporter:
+        for number in range(4):
+            await exporter.export(batch(number))
+        os.truncate(path, size)
+        await exporter.export(batch(4))
+        await exporter.export(batch(5))
+    kept = values(path)
+    assert kept == [*map(float, range(len(kept) - 2)), 4.0, 5.0]
+
+
+async def test_a_device_is_refused() -> None:
+    with pytest.raises(TracarbonException, match="/dev/full is no regular file"):
+        async with JSONExporter(path="/dev/full"):
+            pass
+
+
+async def test_a_closing_alone_that_is_torn_is_no_loss(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "x.json"
+    async with JSONExporter(path=str(path)) as exporter:
+        await exporter.export(batch(1))
+    path.write_bytes(path.read_bytes()[:-3])
+    with caplog.at_level(logging.WARNING, "tracarbon"):
+        async with JSONExporter(path=str(path)):
+            assert values(path) == [1.0]
+    assert not caplog.records
+
+
 async def test_a_write_that_outlasts_the_pipelines_patience_is_not_repeated(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     async with JSONExporter(path=str(path)) as exporter:

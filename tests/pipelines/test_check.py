@@ -119,6 +119,22 @@ ONE_PROBLEM = {
         "line 2  exporters.json.path   the environment variable NO_SUCH_VARIABLE is not set",
         f"json, from {CORE}",
     ),
+    "two tables of one name in another case": (
+        "[exporters.stdout]\n[exporters.STDOUT]",
+        "line 2  exporters.STDOUT   is 'stdout' again: names match in any case",
+    ),
+    "a host root that is none": (
+        "host_root = '/nowhere-at-all'",
+        "line 1  host_root   there is no sys or proc in /nowhere-at-all",
+    ),
+    "a prefix with a blank": (
+        "metric_prefix_name = 'a b'",
+        "line 1  metric_prefix_name   has to be printable and without blanks, not 'a b'",
+    ),
+    "a tag that would rule the terminal": (
+        '[tags]\nteam = "\\u001b[31m"',
+        "line 2  tags.team   name and text of a tag have to be printable, and the name not empty",
+    ),
     "secret missing in a file": (
         "[exporters.json]\npath = { file = 'missing.txt' }",
         "line 2  exporters.json.path   missing.txt cannot be read: No such file or directory",

@@ -114,7 +114,9 @@ def lost_window(run: Run) -> tuple[float, float]:
 
 
 def test_exactly_what_was_lost_is_named(run: Run) -> None:
-    losses = [line for line in run.log.splitlines() if line.endswith("is lost")]
+    losses = [line for line in run.log.splitlines() if " WARNING " in line and line.endswith("is lost")]
+    in_report = [line.strip() for line in run.log.splitlines() if line.startswith("  ") and line.endswith("is lost")]
+    assert in_report == ["sensor rapl: package-1: the counter was reset; the energy of its window is lost"]
     assert len(losses) == 1
     assert losses[0].endswith(
         "WARNING sensor rapl degraded: package-1: the counter was reset; the energy of its window is lost"

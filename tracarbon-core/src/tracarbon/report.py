@@ -104,11 +104,13 @@ class ReportRecorder:
     def __init__(self) -> None:
         self.started_at: float | None = None
         self.ended_at: float | None = None
+        self.measured_until: float | None = None
         self._statistics: dict[str, _Statistics] = {}
 
     def add(self, batch: Batch) -> None:
         """Take the records of one generator's window."""
         window = batch.window
+        self.measured_until = window.ended_at
         for record in batch:
             statistics = self._statistics.get(record.name)
             if statistics is None:

@@ -27,17 +27,26 @@ file. Exit status: 0 fine, 1 every sensor had failed at the end, 2 nothing was s
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and leave with its exit status."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")
     options = _parser().parse_args(arguments)
     if options.command is None:
         _parser().print_help()
         sys.exit(EXIT_USAGE)
     try:
+        # Flushed here, where a failure can still be told in one line.
         status: int = import_module(f"tracarbon.cli._{options.command.replace('-', '_')}").main(options)
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:
         _silence_standard_output()
         sys.exit(EXIT_OK)
+    except OSError as error:
+        print(f"tracarbon: {error.strerror or error}", file=sys.stderr)
+        _silence_standard_output()
+        sys.exit(EXIT_NOTHING_MEASURED)
     except Exception as error:
         from tracarbon.exceptions import ConfigurationError, TracarbonException
 
@@ -100,8 +109,14 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     run.add_argument(
         "--country-code-alpha-iso-2", "--country", dest="country", metavar="CODE", help="country, such as fr, or world"
     )
-    run.add_argument("--containers", action="store_true", help="energy and carbon of Kubernetes containers as well")
-    run.add_argument("--log-level", metavar="LEVEL", help="DEBUG, INFO, WARNING or ERROR; the log is standard error")
+    run.add_argument(
+        "--containers",
+        action="store_true",
+        help="energy and carbon of Kubernetes containers as well (with tracarbon-k8s)",
+    )
+    run.add_argument(
+        "--log-level", metavar="LEVEL", help="DEBUG, INFO, WARNING, ERROR or CRITICAL; the log is standard error"
+    )
 
 
 def _add_file(parser: argparse.ArgumentParser) -> None:

@@ -39,6 +39,9 @@ def main(options: argparse.Namespace) -> int:
     """Write a commented file for what is found; an existing one is never touched."""
     path: Path = options.output
     text = _file_text(options.host_root or Path("/"), path)
+    if str(path) == "-":
+        print(text, end="")
+        return EXIT_OK
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(text)

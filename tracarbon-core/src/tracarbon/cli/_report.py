@@ -12,14 +12,14 @@ from tracarbon.metrics import MetricKind
 from tracarbon.report import TracarbonReport
 
 
-def render_report(report: TracarbonReport, troubles: Iterable[str] = ()) -> str:
+def render_report(report: TracarbonReport, troubles: Iterable[str] = (), co2g_per_kwh: float | None = None) -> str:
     """Return the report as lines of text: totals, means, where the figures come from, and what did not work."""
     lines = [_headline(report)]
     rows = [_row(name, item) for name, item in report.metric_report.items()]
     if not rows:
         lines.append("  nothing was measured")
     lines += render_table(rows).splitlines()
-    lines += [f"  {method}" for method in _methods(report)]
+    lines += [f"  {method}" for method in _methods(report, co2g_per_kwh)]
     lines += [f"  {trouble}" for trouble in troubles]
     return "\n".join(lines)
 
@@ -52,7 +52,7 @@ def _row(name: str, item: MetricReport) -> tuple[str, ...]:
     return f"  {name}", total, band, spread
 
 
-def _methods(report: TracarbonReport) -> list[str]:
+def _methods(report: TracarbonReport, co2g_per_kwh: float | None) -> list[str]:
     """Say where the figures come from, each origin once."""
     origins: dict[str, None] = {}
     for item in report.metric_report.values():
@@ -66,5 +66,6 @@ def _methods(report: TracarbonReport) -> list[str]:
             known = "" if detected is None else f", location by {detected}"
             if detected == "nothing":
                 known = ", since the country is unknown"
-            origins[f"carbon intensity of {tags['location']}: {factor or tags['source']}{known}"] = None
+            figure = f"{co2g_per_kwh:g} g/kWh, " if co2g_per_kwh else ""
+            origins[f"carbon intensity of {tags['location']}: {figure}{factor or tags['source']}{known}"] = None
     return list(origins)

@@ -30,6 +30,7 @@ from tracarbon.metrics import Batch
 from tracarbon.report import ReportRecorder
 
 _ONCE_SECONDS = 1.0
+_MOST_LOSSES = 20
 _LEAVE_SECONDS = 2 * FLUSH_SECONDS + 3.0  # for hanging generators, and then for hanging exporters
 
 
@@ -65,6 +66,12 @@ def _overrides(options: argparse.Namespace, interval_seconds: float | None) -> O
     )
 
 
+def _say(text: str) -> None:
+    if sys.stderr is not None:
+        with suppress(OSError):
+            print(text, file=sys.stderr, flush=True)
+
+
 class _Run(Listener):
     def __init__(self, plan: Plan, pipeline: Pipeline, duration_seconds: float | None) -> None:
         self._plan = plan
@@ -72,14 +79,16 @@ class _Run(Listener):
         self._duration_seconds = duration_seconds
         self._recorder = ReportRecorder()
         self._report_lock = threading.Lock()
+        self._is_reported = False
         self._troubles: dict[str, str] = {}
+        self._losses: dict[str, None] = {}
         pipeline.listeners.append(self)
 
     def run(self) -> int:
         with Signals(self._leave) as self._signals:
             anyio.run(self._main)
-            self._signals.finished()
-        self._print_report()
+            self._print_report()
+            self._signals.ignore_further()
         status = EXIT_NOTHING_MEASURED if self._pipeline.all_sensors_failed else EXIT_OK
         if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
             self._exit(status)
@@ -121,29 +130,37 @@ class _Run(Listener):
     def state_changed(self, component: Component) -> None:
         # Every component has stopped by the time of the report; what counts is how it fared before.
         name, state = str(component), component.state
+        if state is ComponentState.DEGRADED and "is lost" in component.reason and len(self._losses) < _MOST_LOSSES:
+            self._losses[f"{name}: {component.reason}"] = None
         if state in (ComponentState.DEGRADED, ComponentState.FAILED):
             self._troubles[name] = f"{name} is {state.value}: {component.reason}"
         elif state is ComponentState.OK:
             self._troubles.pop(name, None)
 
-    def stopped(self) -> None:
-        self._recorder.ended_at = time.time()
-
     def _leave(self) -> None:
         """Leave at once: the second signal, or a stop that does not come to its end. Runs in the signals' thread."""
-        self._recorder.ended_at = time.time()
-        self._print_report()
-        print("tracarbon: left before everything had come to its end", file=sys.stderr)
+        if self._recorder.started_at is None:
+            _say("tracarbon: stopped before anything was measured")
+        elif self._print_report():
+            _say("tracarbon: left before everything had come to its end")
         self._exit(EXIT_OK)
 
-    def _print_report(self) -> None:
-        if self._report_lock.acquire(blocking=False) and self._recorder.started_at is not None:
+    def _print_report(self) -> bool:
+        """Print the report, once; returns whether it was printed now."""
+        with self._report_lock:
+            if self._is_reported or self._recorder.started_at is None:
+                return False
+            self._is_reported = True
+            self._recorder.ended_at = self._recorder.measured_until or time.time()
             report = self._recorder.snapshot(", ".join(item.table.name for item in self._plan.exporters))
-            print(render_report(report, list(self._troubles.values())), file=sys.stderr, flush=True)
+            location = self._pipeline.location
+            intensity = None if location is None else location.co2g_kwh
+            _say(render_report(report, [*self._troubles.values(), *self._losses], intensity))
+            return True
 
     @staticmethod
     def _exit(status: int) -> NoReturn:
         for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError):
+            with suppress(OSError, AttributeError):
                 stream.flush()
         os._exit(status)

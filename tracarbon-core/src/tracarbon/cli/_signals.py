@@ -36,9 +36,12 @@ class Signals:
         """Say what the first signal does, and after how long to leave without further waiting."""
         self._stop, self._stop_seconds = stop, leave_after_seconds
 
-    def finished(self) -> None:
-        """Nothing is left to be stopped."""
+    def ignore_further(self) -> None:
+        """Nothing is left to be stopped: a further signal must not kill the process on its last few milliseconds."""
         self._done = True
+        for number in self._previous:
+            signal.signal(number, signal.SIG_IGN)
+        self._previous.clear()
 
     def __enter__(self) -> Self:
         self._writer.setblocking(False)

@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import re
+import stat
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -46,6 +47,8 @@ class RecordFile:
         try:
             _lock(self._descriptor, path)
             status = os.fstat(self._descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise TracarbonException(f"{path} is no regular file; give the path of one")
             self._identity = (status.st_dev, status.st_ino)
             self._end = self._repair(status.st_size)
         except BaseException:
@@ -67,12 +70,13 @@ class RecordFile:
         self._end += len(data)
 
     def is_in_place(self) -> bool:
-        """Whether the path still leads to this file, and nobody has moved it away or put another one there."""
+        """Whether the path still leads to this file as it was left: not moved, not replaced, not cut."""
         try:
             status = self._path.stat()
         except OSError:
             return False
-        return (status.st_dev, status.st_ino) == self._identity
+        is_whole = status.st_size == self._end + len(self._closing)
+        return is_whole and (status.st_dev, status.st_ino) == self._identity
 
     def close(self) -> None:
         """Close the file and give up the lock, which a forked child would otherwise keep."""
@@ -126,7 +130,7 @@ class RecordFile:
             found = self._find_last_record(tail)
             if found is not None:
                 end, rest = found
-                return offset + end, rest.split() == (["]"] if self._is_array else [])
+                return offset + end, not rest.strip(",] \n\r\t")
             if offset == 0:
                 return self._without_records(tail)
             length = min(size, length * 4)
@@ -176,7 +180,7 @@ def _lock(descriptor: int, path: Path) -> None:
         if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
             logger.debug("%s cannot be locked: %s", path, error.strerror)
             return
-        raise TracarbonException(f"{path} is being written by another process; give another path") from None
+        raise TracarbonException(f"{path} is being written by another process or exporter; give another path") from None
 
 
 def _unlock(descriptor: int) -> None:
