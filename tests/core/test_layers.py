@@ -26,7 +26,7 @@ LAYERS = {
         hardwares.estimate locations.country exporters.stdout exporters.json_exporter emissions.carbon_emissions
         general_metrics
     """,
-    "pipeline": "_pipeline _runners hooks",
+    "pipeline": "_exporter_runner _generator_runner _pipeline _runner _sampler hooks",
     "assembly": "_discovery _probing _configuration _environment _assembly _lifting _background conf",
     "builder": "builder",
     "command": "cli cli.* __main__",

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tracarbon._runners import back_off_seconds
+from tracarbon._runner import back_off_seconds
 from tracarbon._states import ComponentState
 from tracarbon.exceptions import DeliveryUnknown, PermanentExportError, ReceiverGone, RetryableExportError
 from tracarbon.metrics import Batch

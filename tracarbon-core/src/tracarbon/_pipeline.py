@@ -12,10 +12,13 @@ import anyio
 
 from tracarbon._clock import Clock, SystemClock
 from tracarbon._collect import Collector
+from tracarbon._exporter_runner import ExporterRunner
+from tracarbon._generator_runner import GeneratorRunner
 from tracarbon._listener import Listener
 from tracarbon._mailbox import Mailbox
 from tracarbon._meter import Meter, MeterView
-from tracarbon._runners import ExporterRunner, GeneratorRunner, LocationRunner, Runner, Sampler, describe
+from tracarbon._runner import LocationRunner, Runner, describe
+from tracarbon._sampler import Sampler
 from tracarbon._states import Component, Components, ComponentState
 from tracarbon.exceptions import StartupError
 from tracarbon.exporters.exporter import Exporter, MetricGenerator

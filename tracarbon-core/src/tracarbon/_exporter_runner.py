@@ -1,0 +1,128 @@
+"""Delivering one exporter's batches, each until it has arrived."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tracarbon._clock import Clock
+from tracarbon._mailbox import Mailbox
+from tracarbon._runner import Runner, TimeoutExceeded, back_off_seconds, describe
+from tracarbon._states import Component
+from tracarbon.exceptions import DeliveryUnknown, PermanentExportError, ReceiverGone, RetryableExportError
+from tracarbon.exporters.exporter import Exporter
+from tracarbon.metrics import Batch
+
+
+class ExporterRunner(Runner):
+    """Delivers one exporter's batches, each until it has arrived.
+
+    Args:
+        mailbox: what there is to deliver.
+        interval_seconds: at least so long between two deliveries; 0 for every batch.
+        timeout_seconds: how long one delivery may take.
+        on_exported: called with each batch that arrived.
+        on_gone: called when the receiver is gone for good.
+    """
+
+    plugin: Exporter
+
+    def __init__(
+        self,
+        component: Component,
+        plugin: Exporter,
+        mailbox: Mailbox,
+        on_exported: Callable[[str, Batch], None],
+        on_gone: Callable[[], None],
+        *,
+        optional: bool,
+        clock: Clock,
+        interval_seconds: float,
+        timeout_seconds: float,
+    ) -> None:
+        super().__init__(component, plugin, optional=optional, clock=clock)
+        self.mailbox = mailbox
+        self._on_exported = on_exported
+        self._on_gone = on_gone
+        self._interval = interval_seconds
+        self._timeout = timeout_seconds
+        self._in_flight: Batch | None = None
+        self._leave_alone_seconds: float | None = None
+        self.dropped_records = 0
+        self.is_gone = False
+        self._must_rest = False
+
+    @property
+    def undelivered_records(self) -> int:
+        """How many records are waiting."""
+        return 0 if self.is_gone else len(self.mailbox) + len(self._in_flight or ())
+
+    @property
+    def owes_something(self) -> bool:
+        """Whether there are records that were not delivered."""
+        return self.undelivered_records > 0
+
+    def finish(self) -> None:
+        """Ask it to deliver what is there and come to its end."""
+        super().finish()
+        self.mailbox.close()
+
+    async def serve(self) -> None:
+        """Deliver until the end."""
+        due = 0.0
+        while not self.is_gone:
+            if self._must_rest:
+                await self._back_off()
+            batch = self._in_flight or await self.mailbox.take()
+            if batch is None:
+                return
+            self._in_flight = batch
+            begun_at = max(due, self.clock.monotonic())
+            if await self._deliver(batch) and self._interval:
+                due = begun_at + self._interval
+                await self._pause_for(due - self.clock.monotonic())
+        await self.ending.wait()
+
+    def timed_out(self, error: TimeoutExceeded) -> None:
+        """It may have arrived: the same batch is tried again, unchanged."""
+        super().timed_out(error)
+        self._must_rest = True
+
+    async def _deliver(self, batch: Batch) -> bool:
+        """Try once; what is left goes back to the mailbox, or stays in flight where it may have arrived."""
+        try:
+            await self.call(self.plugin.export(batch), self._timeout)
+        except DeliveryUnknown as error:
+            self.failed(error)
+            self._must_rest = True
+            return False
+        except ReceiverGone as error:
+            self._in_flight = None
+            self.is_gone = True
+            self.failed(error)
+            self._on_gone()
+            return True
+        except PermanentExportError as error:
+            self._in_flight = None
+            self.dropped_records += len(batch)
+            self.component.failed(f"{len(batch)} records dropped: {describe(error)}")
+            return True
+        except Exception as error:
+            self._in_flight = None
+            self._leave_alone_seconds = getattr(error, "retry_after_seconds", None)
+            is_partial = isinstance(error, RetryableExportError) and error.remaining is not None
+            self.mailbox.give_back(error.remaining if is_partial else batch)  # type: ignore[attr-defined]
+            self.failed(error)
+            self._must_rest = True
+            return False
+        self._in_flight = None
+        self.succeeded()
+        self._on_exported(self.component.name, batch)
+        return True
+
+    async def _back_off(self) -> None:
+        seconds = max(self._leave_alone_seconds or 0.0, back_off_seconds(self._failures))
+        self._leave_alone_seconds, self._must_rest = None, False
+        if self._finishing:
+            await self.clock.sleep_until(self.clock.monotonic() + min(seconds, 0.25))
+        else:
+            await self._pause_for(seconds)

@@ -1,0 +1,203 @@
+"""One task per component: enter the plugin, let it work, and bring it back with back-off when it fails."""
+
+from __future__ import annotations
+
+import logging
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import anyio
+
+from tracarbon._clock import Clock
+from tracarbon._states import Component
+from tracarbon._watch import guard
+from tracarbon.exceptions import (
+    TracarbonException,
+)
+from tracarbon.plugin import Plugin
+
+logger = logging.getLogger("tracarbon")
+
+T = TypeVar("T")
+
+FIRST_BACK_OFF_SECONDS = 1.0
+LONGEST_BACK_OFF_SECONDS = 60.0
+
+
+class TimeoutExceeded(TracarbonException):
+    """A plugin did not answer in time."""
+
+
+def back_off_seconds(failures: int) -> float:
+    """Return how long to leave a component alone after so many failures in a row."""
+    return float(min(LONGEST_BACK_OFF_SECONDS, FIRST_BACK_OFF_SECONDS * 2 ** min(failures - 1, 10)))
+
+
+def describe(error: BaseException) -> str:
+    """Return what went wrong, in one line."""
+    if isinstance(error, BaseExceptionGroup):
+        return "; ".join(describe(inner) for inner in error.exceptions)
+    text = " ".join(str(error).split())
+    if isinstance(error, TracarbonException) and text:
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+class Runner(ABC):
+    """Runs one component in a task of its own.
+
+    Args:
+        component: its state.
+        plugin: the plugin; entered in this task and left in it.
+        optional: whether the pipeline may start without it.
+        clock: the pipeline's clock.
+    """
+
+    def __init__(self, component: Component, plugin: Plugin, *, optional: bool, clock: Clock) -> None:
+        self.component = component
+        self.plugin = plugin
+        self.optional = optional
+        self.clock = clock
+        self.settled = anyio.Event()
+        self.finished = anyio.Event()
+        self.ending = anyio.Event()
+        self.start_error: Exception | None = None
+        self._finishing = False
+        self._pause = anyio.CancelScope()
+        self._failures = 0
+        self._deadline = clock.deadline()
+        self._is_calling = False
+        self._timeout_seconds = 0.0
+        self._blocking = ""
+
+    async def run(self) -> None:
+        """Enter the plugin and let it work until `finish`; after a failure, release it, wait and enter it again.
+
+        One that is asked to finish while it waits tries once more where it still owes something.
+        """
+        try:
+            is_wanted = not self._finishing
+            while is_wanted:
+                await self._run_once()
+                if not self.settled.is_set():
+                    self.settled.set()
+                    if not self.optional:
+                        return
+                is_wanted = not self._finishing
+                if is_wanted:
+                    await self._pause_for(back_off_seconds(self._failures))
+                    is_wanted = not self._finishing or self.owes_something
+            self.component.stopped()
+        finally:
+            self.settled.set()
+            self.finished.set()
+
+    async def _run_once(self) -> None:
+        try:
+            async with self.plugin:
+                self.entered()
+                self.settled.set()
+                await self.work()
+        except anyio.get_cancelled_exc_class() as error:
+            if anyio.current_effective_deadline() == -math.inf:
+                raise
+            self._note_failure(error)  # nobody cancelled this task: it is a cancellation that the plugin let slip
+        except (Exception, SystemExit, BaseExceptionGroup) as error:
+            if isinstance(error, BaseExceptionGroup) and error.subgroup(KeyboardInterrupt):
+                raise
+            self._note_failure(error)
+
+    def _note_failure(self, error: BaseException) -> None:
+        if not self.settled.is_set():
+            self.start_error = error if isinstance(error, Exception) else TracarbonException(describe(error))
+        self.failed(error)
+
+    @property
+    def owes_something(self) -> bool:
+        """Whether something would be lost if it came to its end now."""
+        return False
+
+    def entered(self) -> None:
+        """Note that the plugin was entered; after a failure, only a call that goes well says that it works again."""
+        if not self._failures:
+            self.component.ok()
+
+    def failed(self, error: BaseException) -> None:
+        """Note that a call into the plugin failed."""
+        self._failures += 1
+        self.component.failed(describe(error))
+        logger.debug("%s", self.component, exc_info=error)
+
+    def succeeded(self, problems: str = "") -> None:
+        """Note that a call into the plugin went well, or well but for `problems`."""
+        self._failures = 0
+        reason = problems or self._blocking
+        if reason:
+            self.component.degraded(reason)
+        else:
+            self.component.ok()
+
+    def finish(self) -> None:
+        """Ask it to come to its end."""
+        self._finishing = True
+        self.ending.set()
+        self._pause.cancel()
+
+    async def work(self) -> None:
+        """Serve until the end. A call that misses its deadline ends here, and serving goes on."""
+        while True:
+            with self.clock.deadline() as self._deadline:
+                await self.serve()
+                return
+            if self._is_calling:
+                self._is_calling = False
+                self.timed_out(TimeoutExceeded(f"no answer within {self._timeout_seconds:g} s"))
+
+    async def call(self, call: Coroutine[Any, Any, T], timeout_seconds: float) -> T:
+        """Await a call into the plugin; when it takes longer, `timed_out` is called instead of returning.
+
+        Raises:
+            Exception: what the plugin raised.
+        """
+        self._is_calling, self._timeout_seconds = True, timeout_seconds
+        try:
+            result = await guard(call, self._deadline, timeout_seconds, self._note_blocking)
+        except Exception:
+            self._is_calling = False
+            raise
+        self._is_calling = False
+        return result
+
+    def timed_out(self, error: TimeoutExceeded) -> None:
+        """Deal with a call that missed its deadline."""
+        self.failed(error)
+
+    def _note_blocking(self, seconds: float) -> None:
+        # Said once, and kept: one that blocks in every call would fill the log.
+        if not self._blocking:
+            self._blocking = f"it blocked everybody else for {seconds:.1f} s: its code waits without `await`"
+            self.component.degraded(self._blocking)
+
+    async def _pause_for(self, seconds: float) -> None:
+        if self._finishing:
+            return
+        with anyio.CancelScope() as self._pause:
+            await self.clock.sleep_until(self.clock.monotonic() + seconds)
+
+    @abstractmethod
+    async def serve(self) -> None:
+        """Do the component's work until `finish`."""
+
+
+class LocationRunner(Runner):
+    """Keeps a location entered."""
+
+    def entered(self) -> None:
+        """Note that it works: there are no calls to tell."""
+        self.succeeded()
+
+    async def serve(self) -> None:
+        """Wait for the end."""
+        await self.ending.wait()

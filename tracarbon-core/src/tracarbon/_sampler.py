@@ -1,0 +1,129 @@
+"""Reading one sensor: on its own schedule, and at the close of every window."""
+
+from __future__ import annotations
+
+import anyio
+
+from tracarbon._clock import Clock
+from tracarbon._meter import Meter
+from tracarbon._runner import Runner, TimeoutExceeded
+from tracarbon._states import Component
+from tracarbon.hardwares.sensors import Sensor
+
+REENTER_AFTER_FAILURES = 3
+
+
+class Sampler(Runner):
+    """Reads one sensor: on its own schedule, and whenever a window is closed.
+
+    Args:
+        interval_seconds: its own schedule, or infinity where the windows' closes suffice.
+        tick_seconds: the pipeline's interval; a sample that would fall together with a close is left to the close.
+        timeout_seconds: how long one read may take.
+        patience_seconds: one that takes longer than this to answer is asked at a close, but not waited for.
+    """
+
+    plugin: Sensor
+
+    def __init__(
+        self,
+        component: Component,
+        plugin: Sensor,
+        meter: Meter,
+        *,
+        optional: bool,
+        clock: Clock,
+        interval_seconds: float,
+        tick_seconds: float,
+        timeout_seconds: float,
+        patience_seconds: float,
+    ) -> None:
+        super().__init__(component, plugin, optional=optional, clock=clock)
+        self._meter = meter
+        self._interval = interval_seconds
+        self._tick = tick_seconds
+        self._timeout = timeout_seconds
+        self._patience = patience_seconds
+        self._asked = anyio.Event()
+        self._answered = anyio.Event()
+        self._answered.set()
+        self._listening = False
+        self._late = False
+
+    def ask(self, *, is_last: bool = False) -> anyio.Event | None:
+        """Ask for a fresh reading; returns the event to wait for, or `None` where there is nothing to wait for.
+
+        The last time, one that was late is waited for as well: it has no later window to bring its joules in.
+        """
+        if not self._listening:
+            return None
+        if self._answered.is_set():
+            self._answered = anyio.Event()
+            self._asked.set()
+        return self._answered if is_last or not self._late else None
+
+    def note_missed_close(self) -> None:
+        """Do not wait for it again until it has answered in time."""
+        self._late = True
+
+    def finish(self) -> None:
+        """Ask it to come to its end."""
+        super().finish()
+        self._asked.set()
+
+    async def serve(self) -> None:
+        """Read until the end; a sensor that keeps failing is released and entered again."""
+        self._listening = True
+        try:
+            while not self._finishing:
+                if await self._wait_for_turn():
+                    await self._read()
+        finally:
+            self._listening = False
+            self._answered.set()
+
+    def timed_out(self, error: TimeoutExceeded) -> None:
+        """Do not wait for it again until it has answered."""
+        self._late = True
+        self._read_failed(error)
+
+    async def _wait_for_turn(self) -> bool:
+        due = self._next_due()
+        if due is None:
+            await self._asked.wait()
+        else:
+            with self.clock.timeout(max(0.0, due - self.clock.monotonic())):
+                await self._asked.wait()
+        if self._asked.is_set():
+            self._asked = anyio.Event()
+        self._answered = anyio.Event() if self._answered.is_set() else self._answered
+        return not self._finishing
+
+    def _next_due(self) -> float | None:
+        """The next instant of its own schedule that no close of a window falls on."""
+        interval, opened_at = self._interval, self._meter.opened_at
+        if interval >= self._tick or opened_at < 0:
+            return None
+        slot = int((self.clock.monotonic() - opened_at) / interval + 0.5) + 1
+        while abs(slot * interval - round(slot * interval / self._tick) * self._tick) < interval / 4:
+            slot += 1
+        return opened_at + slot * interval
+
+    async def _read(self) -> None:
+        asked_at = self.clock.monotonic()
+        try:
+            usage = await self.call(self.plugin.get_energy_usage(), self._timeout)
+            answered_at = self.clock.monotonic()
+            refused = self._meter.record(self.component.name, usage, answered_at)
+        except Exception as error:
+            self._read_failed(error)
+        else:
+            self._late = answered_at - asked_at > self._patience
+            self.succeeded("; ".join([*usage.problems, *refused]) if usage.problems or refused else "")
+        finally:
+            self._answered.set()
+
+    def _read_failed(self, error: Exception) -> None:
+        if self._failures + 1 >= REENTER_AFTER_FAILURES:
+            raise error
+        self.failed(error)
