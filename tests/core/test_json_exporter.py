@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import signal
 import subprocess
@@ -300,6 +301,57 @@ def test_sigkill_at_any_moment_leaves_a_file_that_the_next_run_mends(tmp_path: P
         RecordFile(path, is_array=name == "x.json").close()
         written = values(path)
         assert len(written) > rounds * 7
+
+
+async def test_another_batch_follows_one_that_outlasts_the_pipelines_patience(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    async with JSONExporter(path=str(path)) as exporter:
+        sink = exporter._sink
+        assert sink is not None
+        go_on, append = threading.Event(), sink.append
+        sink.append = lambda records: append(records) if go_on.wait(10) else None  # type: ignore[method-assign]
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await exporter.export(batch(1))
+        go_on.set()
+        await exporter.export(batch(2))
+        await exporter.export(batch(3))
+    assert values(path) == [1.0, 2.0, 3.0]
+
+
+class _OddFloat(float):
+    """Such as numpy's."""
+
+    def __repr__(self) -> str:
+        return "float64(2.5)"
+
+
+@pytest.mark.parametrize(
+    ("value", "covered_seconds", "band", "written"),
+    [
+        (_OddFloat(2.5), 1.0, None, 2.5),
+        (True, 1.0, None, 1.0),
+        (3, 1.0, Band(0.0, math.inf), 3.0),
+        (1e400, math.nan, Band(-math.inf, math.nan), None),
+    ],
+)
+async def test_whatever_a_plugin_takes_for_a_number_the_file_is_json(
+    tmp_path: Path, value: float, covered_seconds: float, band: Band | None, written: float | None
+) -> None:
+    path = tmp_path / "x.json"
+    record = Record("m", value, (), "watts", MetricKind.RATE, covered_seconds, "energy", 1.0, band)
+    async with JSONExporter(path=str(path)) as exporter:
+        await exporter.export(Batch.of_window("energy", Window(0, 1, 0, 1), [record]))
+    (read,) = json.loads(path.read_text(), parse_constant=pytest.fail)
+    assert read["value"] == written
+
+
+async def test_a_tag_that_is_no_unicode_is_written_escaped(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    async with JSONExporter(path=str(path)) as exporter:
+        await exporter.export(batch(1, tag="caf\udce9"))
+        await exporter.export(batch(2, tag="café"))
+    assert [record["tags"]["location"] for record in json.loads(path.read_text("utf-8"))] == ["caf\udce9", "café"]
 
 
 @pytest.mark.parametrize("name", ["x.json", "x.jsonl"])

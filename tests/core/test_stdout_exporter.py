@@ -147,6 +147,66 @@ async def test_a_write_that_stopped_half_way_goes_on_where_it_stopped(
     assert [line.split()[2] for line in path.read_text().splitlines()] == ["m0", "m1", "m2"]
 
 
+async def test_another_batch_follows_one_that_outlasts_the_pipelines_patience(pipe: Callable[[], int]) -> None:
+    reader = pipe()
+    received = b""
+    async with StdoutExporter() as exporter:
+        with anyio.move_on_after(0.05):
+            await exporter.export(batch(1, 5000))
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as group:
+                group.start_soon(exporter.export, batch(2))
+                while received.count(b"\n") < 5001:
+                    await anyio.wait_readable(reader)
+                    received += os.read(reader, 65536)
+    names = [line.split()[2] for line in received.decode().splitlines()]
+    assert names == [f"m{place}" for place in range(5000)] + ["m0"]
+
+
+async def test_what_was_begun_is_never_begun_again_however_often_it_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, write, calls = tmp_path / "out", os.write, 0
+
+    def failing(descriptor: int, data: bytes) -> int:
+        nonlocal calls
+        calls += 1
+        if calls in (2, 3):
+            raise OSError(28, "No space left on device")
+        return write(descriptor, data[:20] if calls == 1 else data)
+
+    one = batch(1, 3)
+    with redirect(os.open(path, os.O_WRONLY | os.O_CREAT), monkeypatch):
+        async with StdoutExporter() as exporter:
+            monkeypatch.setattr(os, "write", failing)
+            for _ in range(2):
+                with pytest.raises(DeliveryUnknown, match="No space left"):
+                    await exporter.export(one)
+            await exporter.export(one)
+    assert [line.split()[2] for line in path.read_text().splitlines()] == ["m0", "m1", "m2"]
+
+
+def test_a_terminal_that_nobody_reads_does_not_block_the_loop() -> None:
+    """In a process of its own, that can be ended if the loop hangs."""
+    script = textwrap.dedent("""
+        import anyio, os, pty, sys
+        from tests.core.test_stdout_exporter import batch
+        from tracarbon.exporters.stdout import StdoutExporter
+        primary, secondary = pty.openpty()
+        sys.stdout = os.fdopen(secondary, "w")
+        async def main():
+            async with StdoutExporter() as exporter:
+                is_stuck = False
+                while not is_stuck:
+                    with anyio.move_on_after(0.2) as scope:
+                        await exporter.export(batch(1, 25))
+                    is_stuck = scope.cancelled_caught
+        anyio.run(main)
+        os._exit(0)
+    """)
+    subprocess.run([sys.executable, "-c", script], timeout=30, check=True, cwd=Path(__file__).parents[2])
+
+
 async def test_a_terminal_gets_colour_unless_it_wants_none(monkeypatch: pytest.MonkeyPatch) -> None:
     for no_color in (False, True):
         if no_color:

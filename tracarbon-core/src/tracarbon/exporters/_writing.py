@@ -12,7 +12,7 @@ class BatchWriter:
     """Gives each batch to a thread of its own, once.
 
     A write that outlasts the pipeline's patience goes on; when the pipeline offers the same batch again, its outcome is
-    waited for, instead of writing the batch a second time.
+    waited for, instead of writing the batch a second time. Another batch is written after it.
     """
 
     def __init__(self, name: str) -> None:
@@ -26,18 +26,23 @@ class BatchWriter:
 
     async def write(self, batch: Batch, function: Callable[[], None]) -> None:
         """Call `function`, which writes `batch`, in the thread; raises what it raises."""
-        if self._outstanding is None or self._outstanding[0] is not batch:
-            self._outstanding = (batch, self._worker.submit(function))
+        outstanding = self._outstanding
+        if outstanding is None or outstanding[0] is not batch:
+            outstanding = self._outstanding = (batch, self._worker.submit(function))
         try:
-            await self._outstanding[1].wait()
+            await outstanding[1].wait()
         except Exception:
-            self._outstanding = None
+            self._forget(outstanding)
             raise
-        self._outstanding = None
+        self._forget(outstanding)
 
     async def run(self, function: Callable[[], None]) -> None:
         """Call `function` in the thread, after all that was given to it before."""
         await self._worker.run(function)
+
+    def _forget(self, settled: tuple[Batch, Call]) -> None:
+        if self._outstanding is settled:
+            self._outstanding = None
 
     def close(self) -> None:
         """Let the thread end."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import textwrap
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -82,8 +84,10 @@ class JSONExporter(Exporter):
         """Close the file."""
         sink, self._sink = self._sink, None
         if sink is not None:
-            await sink.writer.run(sink.close)
-            sink.writer.close()
+            try:
+                await sink.writer.run(sink.close)
+            finally:
+                sink.writer.close()
 
     async def export(self, batch: Batch) -> None:
         """Append the records of a batch.
@@ -95,11 +99,7 @@ class JSONExporter(Exporter):
             await self.__aenter__()
         sink = self._sink
         assert sink is not None
-        if sink.writer.is_busy:
-            await sink.writer.write(batch, lambda: None)
-            return
-        records = self._serialised(batch)
-        await sink.writer.write(batch, lambda: sink.append(records))
+        await sink.writer.write(batch, lambda: sink.append(self._serialised(batch)))
 
     def flush(self) -> None:
         """Do nothing: the file is valid after every tick."""
@@ -110,7 +110,7 @@ class JSONExporter(Exporter):
         fragment = self._fragments.of
         instant = datetime.fromtimestamp(batch.window.ended_at, UTC).isoformat(timespec="milliseconds")
         opening = f'{{"timestamp":"{instant.removesuffix("+00:00")}Z",'
-        closing = f',"window_seconds":{batch.window.seconds!r}}}'
+        closing = f',"window_seconds":{_number(batch.window.seconds)}}}'
         records = [f"{opening}{fragment(record)}{_figures(record)}{closing}" for record in batch]
         if self.indent is None or self.path.endswith(_LINE_SUFFIXES):
             return records
@@ -119,8 +119,14 @@ class JSONExporter(Exporter):
 
 
 def _figures(record: Record) -> str:
-    band = f',"low":{record.band.low!r},"high":{record.band.high!r}' if record.band is not None else ""
-    return f'"value":{record.value!r}{band},"covered_seconds":{record.covered_seconds!r}'
+    band = record.band
+    limits = "" if band is None else f',"low":{_number(band.low)},"high":{_number(band.high)}'
+    return f'"value":{_number(record.value)}{limits},"covered_seconds":{_number(record.covered_seconds)}'
+
+
+def _number(value: float) -> str:
+    # Plugins may hand over subclasses of float whose repr is no JSON; and JSON knows neither NaN nor infinity.
+    return repr(float(value)) if math.isfinite(value) else "null"
 
 
 class _Fragments:
@@ -141,9 +147,24 @@ class _Fragments:
                 "kind": record.kind.value,
                 "tags": dict(record.tags),
             }
-            fragment = json.dumps(constant, ensure_ascii=False, separators=(",", ":"))[1:-1] + ","
-            self._known[record.name, record.tags] = fragment
+            fragment = self._known[record.name, record.tags] = _constant_text(constant)
         return fragment
+
+
+def _constant_text(constant: Mapping[str, object]) -> str:
+    text = json.dumps(constant, ensure_ascii=False, separators=(",", ":"))
+    if not _is_encodable(text):
+        text = json.dumps(constant, separators=(",", ":"))
+    return text[1:-1] + ","
+
+
+def _is_encodable(text: str) -> bool:
+    """Whether it is UTF-8: names of files and processes that are not come with lone surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class _Sink:

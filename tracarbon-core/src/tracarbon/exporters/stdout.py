@@ -7,6 +7,8 @@ import select
 import stat
 import sys
 import time
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, Self
 
 from pydantic import Field
@@ -20,8 +22,8 @@ from tracarbon.plugin import PluginContext, PluginOptions
 
 _NAME_WIDTH = 36
 _MOST_SERIES = 20_000
-_AT_ONCE_BYTES = 4096
-"""What a pipe that is writable at all takes without blocking (PIPE_BUF of Linux)."""
+_AT_ONCE_BYTES: int = getattr(select, "PIPE_BUF", 512)
+"""What a pipe that is writable at all takes without blocking."""
 
 
 class StdoutExporter(Exporter):
@@ -80,6 +82,13 @@ class StdoutExporter(Exporter):
         return self._opened
 
 
+@dataclass(slots=True, eq=False)
+class _Pending:
+    batch: Batch
+    unwritten: bytes
+    is_begun: bool = False
+
+
 class _Output:
     def __init__(self, color: str) -> None:
         if sys.stdout is None:
@@ -88,46 +97,47 @@ class _Output:
         self.writer = BatchWriter("tracarbon-stdout")
         self._descriptor = _descriptor_of_standard_output()
         self._mode = os.fstat(self._descriptor).st_mode if self._descriptor is not None else 0
-        is_terminal = self._descriptor is not None and os.isatty(self._descriptor)
-        self._lines = _Lines(color == "always" or (color == "auto" and is_terminal and "NO_COLOR" not in os.environ))
+        self._is_terminal = self._descriptor is not None and os.isatty(self._descriptor)
+        wants_color = self._is_terminal and not os.environ.get("NO_COLOR")
+        self._lines = _Lines(color == "always" or (color == "auto" and wants_color))
         self._poll = select.poll() if hasattr(select, "poll") and self._descriptor is not None else None
         if self._poll is not None and self._descriptor is not None:
             self._poll.register(self._descriptor, select.POLLOUT)
-        self._unwritten: tuple[Batch, bytes] | None = None
+        self._pending: _Pending | None = None
 
     async def deliver(self, batch: Batch, prefix: str | None) -> None:
-        is_new = self._unwritten is None or self._unwritten[0] is not batch
-        if is_new and not self.writer.is_busy:
-            self._unwritten = (batch, self._lines.render(batch, prefix))
-        if not self.writer.is_busy and self._takes_at_once():
-            self._write_all()
+        pending = self._pending
+        if pending is None or pending.batch is not batch:
+            pending = self._pending = _Pending(batch, self._lines.render(batch, prefix))
+        if not self.writer.is_busy and self._takes_at_once(pending.unwritten):
+            self._write_all(pending)
         else:
-            await self.writer.write(batch, self._write_all)
-        self._unwritten = None
+            await self.writer.write(batch, partial(self._write_all, pending))
+        if self._pending is pending:
+            self._pending = None
 
-    def _takes_at_once(self) -> bool:
+    def _takes_at_once(self, data: bytes) -> bool:
         """Whether the descriptor takes all of it without blocking: that saves the way through the thread."""
         if stat.S_ISREG(self._mode):
             return True
-        if self._poll is None or self._unwritten is None or len(self._unwritten[1]) > _AT_ONCE_BYTES:
+        # A terminal is writable as soon as it has room for a single byte.
+        if self._poll is None or self._is_terminal or len(data) > _AT_ONCE_BYTES:
             return False
         return any(event & select.POLLOUT and not event & select.POLLERR for _, event in self._poll.poll(0))
 
-    def _write_all(self) -> None:
-        assert self._unwritten is not None
-        batch, data = self._unwritten
-        whole = len(data)
+    def _write_all(self, pending: _Pending) -> None:
         try:
-            while data:
-                data = data[self._write(data) :]
-                self._unwritten = (batch, data)
+            while pending.unwritten:
+                written = self._write(pending.unwritten)
+                pending.unwritten = pending.unwritten[written:]
+                pending.is_begun = pending.is_begun or written > 0
         except BrokenPipeError:
             raise ReceiverGone("nobody reads standard output any more") from None
         except OSError as error:
             message = f"standard output: {error.strerror}"
-            if len(data) == whole:
-                raise RetryableExportError(message) from error
-            raise DeliveryUnknown(message) from error
+            if pending.is_begun:
+                raise DeliveryUnknown(message) from error
+            raise RetryableExportError(message) from error
 
     def _write(self, data: bytes) -> int:
         if self._descriptor is None:
@@ -155,7 +165,7 @@ class _Lines:
 
     def __init__(self, is_colored: bool) -> None:
         self._dim, self._bold, self._plain = ("\x1b[2m", "\x1b[1m", "\x1b[0m") if is_colored else ("", "", "")
-        self._known: dict[SeriesKey, tuple[str, str]] = {}
+        self._known: dict[SeriesKey, tuple[str, str, str]] = {}
 
     def render(self, batch: Batch, prefix: str | None) -> bytes:
         instant = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(batch.window.ended_at))
@@ -166,20 +176,21 @@ class _Lines:
         known = self._known.get((record.name, record.tags))
         if known is None:
             known = self._remember(record, prefix)
-        name, origin = known
+        name, unit, origin = known
         value = f"{self._bold}{human(record.value):>10}{self._plain}"
         return (
-            f"{self._dim}{instant}{self._plain}  {name}{value} {record.unit or '':<6} "
+            f"{self._dim}{instant}{self._plain}  {name}{value} {unit} "
             f"{self._dim}over {human(record.covered_seconds)} s{origin}{self._plain}\n"
         )
 
-    def _remember(self, record: Record, prefix: str | None) -> tuple[str, str]:
+    def _remember(self, record: Record, prefix: str | None) -> tuple[str, str, str]:
         if len(self._known) >= _MOST_SERIES:
             self._known.clear()
         tags = {tag.key: tag.value for tag in record.tags}
         fidelity = f", {tags['fidelity']} by {tags['sensor']}" if "fidelity" in tags and "sensor" in tags else ""
         place = f", {tags['location']}" if "source" in tags else ""
-        known = (f"{_printable(record.format_name(prefix)):<{_NAME_WIDTH}}", _printable(fidelity + place))
+        name, unit = _printable(record.format_name(prefix)), _printable(record.unit or "")
+        known = (f"{name:<{_NAME_WIDTH}}", f"{unit:<6}", _printable(fidelity + place))
         self._known[record.name, record.tags] = known
         return known
 
