@@ -191,6 +191,67 @@ async def test_a_file_that_is_not_ours_is_left_alone(tmp_path: Path, name: str, 
     assert path.read_text() == text
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["[1]", '[1,\n{"a": 1}\n]', '[[\n{"a": 1}\n]]', '[section]\n{"a": 1}\nx = 2\n', "[\n  {a: 1},\n  {b: 2}\n]\n",
+     '[\n{"a": 1}\n]\nand more', "\0" * 300],
+)  # fmt: skip
+async def test_what_only_resembles_an_array_of_records_is_left_alone(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(text)
+    with pytest.raises(TracarbonException, match="is left alone; give another path"):
+        async with JSONExporter(path=str(path)):
+            pass
+    assert path.read_text() == text
+
+
+async def test_lines_that_hold_an_object_over_several_are_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_text('{\n  "a": {"b": 1}\n}\n')
+    with pytest.raises(TracarbonException, match="is left alone; give another path"):
+        async with JSONExporter(path=str(path)):
+            pass
+
+
+@pytest.mark.parametrize("separators", [(",", ":"), (", ", ": ")])
+@pytest.mark.parametrize("indent", [None, 0, 1, 4])
+@pytest.mark.parametrize("count", [1, 3, 20_000])
+async def test_an_array_that_another_program_wrote_is_appended_to_however_it_lies(
+    tmp_path: Path, indent: int | None, count: int, separators: tuple[str, str]
+) -> None:
+    path = tmp_path / "x.json"
+    older = [{"value": number, "tags": {"a": "}]"}, "more": [{"b": 1}, {"b": 2}]} for number in range(count)]
+    path.write_text(json.dumps(older, indent=indent, separators=separators))
+    async with JSONExporter(path=str(path)) as exporter:
+        await exporter.export(batch(-1))
+    assert values(path) == [*range(count), -1]
+
+
+@given(data=st.data(), is_array=st.booleans(), indent=st.sampled_from([None, 4]), before=st.integers(0, 2))
+def test_whatever_byte_of_a_write_a_crash_stopped_at_the_records_before_it_are_kept(
+    data: st.DataObject, is_array: bool, indent: int | None, before: int
+) -> None:
+    """The write begins over what closes the array."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / ("x.json" if is_array else "x.jsonl")
+
+        async def write(numbers: range) -> None:
+            async with JSONExporter(path=str(path), indent=indent) as exporter:
+                for number in numbers:
+                    await exporter.export(batch(number, tag="é}]"))
+
+        anyio.run(write, range(before))
+        older = path.read_bytes()
+        anyio.run(write, range(before, before + 1))
+        newer = path.read_bytes()
+        written = data.draw(st.integers(len(older) - 3 * is_array, len(newer)))
+        path.write_bytes(newer[:written] + older[written:])
+        anyio.run(write, range(10, 12))
+        kept = values(path)
+        assert kept[-2:] == [10.0, 11.0]
+        assert kept[:-2] in ([*map(float, range(before))], [*map(float, range(before + 1))])
+
+
 async def test_a_second_writer_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     async with JSONExporter(path=str(path)) as exporter:

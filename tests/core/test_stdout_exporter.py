@@ -265,6 +265,8 @@ def test_where_standard_output_is_no_file_it_is_written_to_all_the_same() -> Non
         (0.00001234567, "0.00001235"),
         (9.9999e-12, "0.000000000010"),
         (-3.14159, "-3.142"),
+        (float("inf"), "inf"),
+        (float("nan"), "nan"),
     ],
 )
 def test_numbers_have_four_digits_and_no_exponent(value: float, text: str) -> None:

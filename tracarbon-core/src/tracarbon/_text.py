@@ -6,7 +6,9 @@ import math
 
 
 def human(value: float) -> str:
-    """Return a number with four significant digits and no exponent; 0 as `0`."""
+    """Return a number with four significant digits and no exponent; 0 as `0`, and what is no number as Python says."""
+    if not math.isfinite(value):
+        return str(float(value))
     if value == 0:
         return "0"
     decimals = 3 - math.floor(math.log10(abs(value)))

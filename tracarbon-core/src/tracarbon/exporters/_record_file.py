@@ -16,16 +16,59 @@ import stat
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from tracarbon.exceptions import TracarbonException
 
 logger = logging.getLogger("tracarbon")
 
 _TAIL_BYTES = 64 * 1024
-_RECORD_START = re.compile(r"^[ \t]*\{", re.MULTILINE)
+_MOST_TRIES = 3
+"""A crash tears one record; where none of the last few is followed by what a crash leaves, the file is not ours."""
 _OPENING = b"["
 _CLOSING = b"\n]\n"
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """How records lie in a file.
+
+    Attributes:
+        head: what precedes the first record.
+        start: what precedes a record that begins a line; a line break is never inside a JSON string.
+        separator: what lies between two records, on one line or not.
+        end: what follows the last record where nothing is lost.
+        torn: what else a crash leaves: the beginning of one record, and the zeros that a power cut leaves.
+        is_line_wise: whether each record is one line.
+    """
+
+    head: re.Pattern[str]
+    start: re.Pattern[str]
+    separator: re.Pattern[str]
+    end: re.Pattern[str]
+    torn: re.Pattern[str]
+    is_line_wise: bool
+
+
+_ARRAY = _Layout(
+    head=re.compile(r"\s*\[(?=\s*(?:[{\]\0]|\Z))"),
+    start=re.compile(r",[ \t\r]*\n[ \t]*(?=\{)"),
+    separator=re.compile(r"\s*,\s*(?=\{)"),
+    end=re.compile(r"\s*,?\s*\]?\s*"),
+    torn=re.compile(r"\s*,?\s*\]?\s*\0+|\s*(?:,\s*)?\{\s*(?:\".*)?\0*", re.DOTALL),
+    is_line_wise=False,
+)
+_LINES = _Layout(
+    head=re.compile(r"(?=\{)"),
+    start=re.compile(r"\n(?=\{)"),
+    separator=re.compile(r"\s*\n(?=\{)"),
+    end=re.compile(r"\s*"),
+    torn=re.compile(r"\s*\0+|(?:\s*\n)?\{(?:\"[^\n]*)?\0*"),
+    is_line_wise=True,
+)
+_DECODER = json.JSONDecoder()
 
 
 class RecordFile:
@@ -42,6 +85,7 @@ class RecordFile:
     def __init__(self, path: Path, *, is_array: bool) -> None:
         self._path = path
         self._is_array = is_array
+        self._layout = _ARRAY if is_array else _LINES
         self._closing = _CLOSING if is_array else b""
         self._descriptor = _open(path)
         try:
@@ -51,6 +95,9 @@ class RecordFile:
                 raise TracarbonException(f"{path} is no regular file; give the path of one")
             self._identity = (status.st_dev, status.st_ino)
             self._end = self._repair(status.st_size)
+        except OSError as error:
+            os.close(self._descriptor)
+            raise TracarbonException(f"{path} cannot be written: {error.strerror}") from error
         except BaseException:
             os.close(self._descriptor)
             raise
@@ -97,12 +144,14 @@ class RecordFile:
 
     def _repair(self, size: int) -> int:
         """Return where the next record goes, after cutting off what is torn."""
-        head = os.pread(self._descriptor, 4096, 0).lstrip() if size else b""
-        self._start = os.pread(self._descriptor, 4096, 0).find(_OPENING) + 1 if head else 1
-        if not head:
+        head = os.pread(self._descriptor, 4096, 0).decode("latin-1")
+        if not head.strip():
+            self._start = len(_OPENING)
             return self._begin()
-        if not head.startswith(_OPENING if self._is_array else b"{"):
+        opening = self._layout.head.match(head)
+        if opening is None:
             self._refuse()
+        self._start = opening.end()
         end, is_clean = self._last_record(size)
         if not is_clean:
             logger.warning("%s: a torn record at its end was cut off, %d bytes", self._path, size - end)
@@ -121,41 +170,52 @@ class RecordFile:
         return 0
 
     def _last_record(self, size: int) -> tuple[int, bool]:
-        """Return the end of the last whole record, and whether only the proper closing follows it."""
+        """Return the end of the last whole record, and whether nothing is lost after it."""
         length = min(size, _TAIL_BYTES)
         while True:
             offset = size - length
             # Latin-1 keeps one character per byte, so that positions are offsets even in torn text.
             tail = os.pread(self._descriptor, length, offset).decode("latin-1")
-            found = self._find_last_record(tail)
-            if found is not None:
-                end, rest = found
-                return offset + end, not rest.strip(",] \n\r\t")
+            starts = [match.end() for match in self._layout.start.finditer(tail)]
             if offset == 0:
-                return self._without_records(tail)
+                starts.insert(0, self._start)
+            for start in reversed(starts[-_MOST_TRIES:]):
+                end = self._end_of_records(tail, start)
+                if end == start and (offset or start != self._start):
+                    continue  # the torn record itself
+                if (is_clean := self._is_clean(tail[end:])) is not None:
+                    return offset + end + self._breaks_line(tail, end), is_clean
+            if offset == 0 or len(starts) >= _MOST_TRIES:
+                self._refuse()
             length = min(size, length * 4)
 
-    def _find_last_record(self, tail: str) -> tuple[int, str] | None:
-        decoder = json.JSONDecoder()
-        for start in reversed([match.end() - 1 for match in _RECORD_START.finditer(tail)]):
+    def _end_of_records(self, text: str, start: int) -> int:
+        """Return where the whole records that follow one another from `start` end; `start` where there is none."""
+        end, record = start, len(text) - len(text[start:].lstrip())
+        while True:
             try:
-                _, end = decoder.raw_decode(tail, start)
-            except ValueError:
-                continue
-            if not self._is_array and tail[end : end + 1] == "\n":
-                end += 1
-            return end, tail[end:]
-        return None
+                _, record_end = _DECODER.raw_decode(text, record)
+            except (ValueError, RecursionError):
+                return end
+            if self._layout.is_line_wise and "\n" in text[record:record_end]:
+                return end
+            end = record_end
+            gap = self._layout.separator.match(text, end)
+            if gap is None:
+                return end
+            record = gap.end()
 
-    def _without_records(self, text: str) -> tuple[int, bool]:
-        if not self._is_array:
-            return 0, not text.strip()
-        inside = text[self._start :].strip()
-        if inside and inside != "]" and not inside.startswith("{"):
-            self._refuse()
-        return self._start, inside == "]"
+    def _is_clean(self, rest: str) -> bool | None:
+        """Whether nothing is lost in what follows the last whole record; `None` where no crash leaves such a thing."""
+        if self._layout.end.fullmatch(rest):
+            return True
+        is_torn = len(rest.rstrip("\0")) <= _TAIL_BYTES and self._layout.torn.fullmatch(rest)
+        return False if is_torn else None
 
-    def _refuse(self) -> None:
+    def _breaks_line(self, text: str, end: int) -> bool:
+        return self._layout.is_line_wise and end > 0 and text[end : end + 1] == "\n"
+
+    def _refuse(self) -> NoReturn:
         kind = "JSON array" if self._is_array else "file of JSON lines"
         raise TracarbonException(f"{self._path} is no {kind} of records, and is left alone; give another path")
 
