@@ -14,7 +14,6 @@ from pydantic import BaseModel, ValidationError
 from tracarbon._clock import Clock
 from tracarbon._configuration import Configuration, Problems, Table
 from tracarbon._discovery import (
-    CORE_DISTRIBUTION,
     HOOK,
     SENSOR,
     InstalledPlugin,
@@ -27,7 +26,7 @@ from tracarbon._discovery import (
 )
 from tracarbon._document import nearest
 from tracarbon._pipeline import Pipeline
-from tracarbon._probing import Probed, default_context, working_sensors
+from tracarbon._probing import Probed, default_context, no_sensor_works, working_sensors
 from tracarbon.exceptions import PluginError, TracarbonException
 from tracarbon.exporters.exporter import Exporter, MetricGenerator
 from tracarbon.hardwares.energy import Scope
@@ -108,17 +107,7 @@ def best_sensor(platform: str | None = None) -> Sensor:
     if not found:
         raise TracarbonException(no_sensor_works(probed))
     best = found[0]
-    assert best.loaded is not None
-    context = default_context(SENSOR, best.plugin.name, Path("/"))
-    sensor = best.loaded.from_options(best.loaded.Options(), context)
-    assert isinstance(sensor, Sensor)
-    return sensor
-
-
-def no_sensor_works(probed: Iterable[Probed]) -> str:
-    """Say why no sensor works."""
-    reasons = [f"{item.plugin.name}: {item.probe.reason}. {item.probe.remedy}".rstrip(". ") for item in probed]
-    return "no installed sensor works here: " + ("; ".join(reasons) or "none is installed")
+    return best.make_sensor(default_context(SENSOR, best.plugin.name, Path("/")))
 
 
 def _found_sensors(configuration: Configuration) -> tuple[list[Table], list[Probed]]:
@@ -397,15 +386,3 @@ class _Assembler:
             self._configuration.problems.add_for(resolved.table, (), reason, resolved.plugin.origin)
             return None
         return made
-
-
-__all__ = [
-    "CORE_DISTRIBUTION",
-    "Plan",
-    "Resolved",
-    "assemble",
-    "best_sensor",
-    "is_reference",
-    "no_sensor_works",
-    "plan",
-]

@@ -26,11 +26,6 @@ class Kind:
     group: str
     contract: type[Any]
 
-    @property
-    def distribution_prefix(self) -> str:
-        """How distributions with such plugins are named."""
-        return f"tracarbon-{self.word}-"
-
 
 SENSOR = Kind("sensor", "tracarbon.sensors", Sensor)
 LOCATION = Kind("location", "tracarbon.locations", Location)

@@ -7,11 +7,9 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from tracarbon._document import nearest, read_env_file
+from tracarbon._document import ENVIRONMENT_PREFIX, nearest, read_env_file
 
 logger = logging.getLogger("tracarbon")
-
-PREFIX = "TRACARBON_"
 
 VARIABLES = {
     "TRACARBON_METRIC_PREFIX_NAME": "prefix of metric names",
@@ -30,7 +28,7 @@ def read_environment(env_file: Path | None = None, environ: Mapping[str, str] = 
     """Return the settings by name: variables first, then the `.env` file (by default the one in this folder)."""
     path = env_file or Path(".env")
     from_file = read_env_file(path) if env_file is not None or path.is_file() else {}
-    found = {**from_file, **{name: value for name, value in environ.items() if name.startswith(PREFIX)}}
+    found = {**from_file, **{name: value for name, value in environ.items() if name.startswith(ENVIRONMENT_PREFIX)}}
     for name in found.keys() - VARIABLES.keys():
         # A Kubernetes service named tracarbon brings variables of its own: only what looks like a slip is worth a word.
         meant = nearest(name, VARIABLES)

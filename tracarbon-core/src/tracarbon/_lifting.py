@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from tracarbon._clock import Clock
 from tracarbon._pipeline import Pipeline
-from tracarbon._probing import working_sensors
+from tracarbon._probing import no_sensor_works, working_sensors
 from tracarbon.emissions.carbon_emissions import CarbonEmission
 from tracarbon.exceptions import TracarbonException
 from tracarbon.exporters.exporter import Exporter, MetricGenerator
@@ -113,18 +113,13 @@ class Lifting:
         if self._default_names is None:
             found, probed = working_sensors(self._host_root)
             if not found:
-                from tracarbon._assembly import no_sensor_works
-
                 raise TracarbonException(no_sensor_works(probed))
             self._default_names = []
             for item in found:
-                assert item.loaded is not None
                 name = self._unused_name(item.plugin.name)
                 context = PluginContext(name, clock=self.pipeline.clock, host_root=self._host_root)
                 self.pipeline.at_stop.append(context.close)
-                sensor = item.loaded.from_options(item.loaded.Options(), context)
-                assert isinstance(sensor, Sensor)
-                self._default_names += self._add_sensor(sensor, name)
+                self._default_names += self._add_sensor(item.make_sensor(context), name)
         return self._default_names
 
     def _add_sensor(self, sensor: Sensor, name: str) -> list[str]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tracarbon._discovery import LOCATION, SENSOR, InstalledPlugin, Kind, installed_plugins, load_class
+from tracarbon._discovery import SENSOR, InstalledPlugin, Kind, installed_plugins, load_class
 from tracarbon._states import Components
 from tracarbon.exceptions import PluginError
 from tracarbon.hardwares.energy import Fidelity, Scope
@@ -33,6 +33,13 @@ class Probed:
     loaded: type[Plugin] | None
     probe: Probe
 
+    def make_sensor(self, context: PluginContext) -> Sensor:
+        """Construct the sensor, which has to be one that works, with its default options."""
+        assert self.loaded is not None
+        sensor = self.loaded.from_options(self.loaded.Options(), context)
+        assert isinstance(sensor, Sensor)
+        return sensor
+
 
 def probe_plugins(kind: Kind, host_root: Path) -> list[Probed]:
     """Probe every installed sensor or location; the best first, those that would not work last."""
@@ -52,6 +59,12 @@ def working_sensors(host_root: Path) -> tuple[list[Probed], list[Probed]]:
     working = [item for item in probed if item.probe.works]
     of_host = [item for item in working if _scope(item) is not Scope.EXTRA]
     return of_host[:1] + [item for item in working if _scope(item) is Scope.EXTRA], probed
+
+
+def no_sensor_works(probed: Iterable[Probed]) -> str:
+    """Say why no sensor works."""
+    reasons = [f"{item.plugin.name}: {item.probe.reason}. {item.probe.remedy}".rstrip(". ") for item in probed]
+    return "no installed sensor works here: " + ("; ".join(reasons) or "none is installed")
 
 
 def default_context(kind: Kind, name: str, host_root: Path) -> PluginContext:
@@ -99,6 +112,3 @@ class _Attempt:
         self._thread.join(max(0.0, seconds))
         late = Probe(works=False, reason=f"it did not say within {PROBE_SECONDS:g} s whether it works here")
         return Probed(self._plugin, self._loaded, self._probe or late)
-
-
-__all__ = ["LOCATION", "SENSOR", "Probed", "default_context", "probe_plugins", "working_sensors"]

@@ -10,8 +10,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from tracarbon._configuration import LOG_LEVELS
-from tracarbon._document import Problem, parse_seconds
-from tracarbon._environment import PREFIX, read_environment
+from tracarbon._document import ENVIRONMENT_PREFIX, Problem, parse_seconds
+from tracarbon._environment import read_environment
 from tracarbon.exceptions import ConfigurationError
 
 logger = logging.getLogger("tracarbon")
@@ -62,7 +62,11 @@ class TracarbonConfiguration:
         }
         given = {name: value for name, value in arguments.items() if value is not None}
         environment = read_environment(Path(env_file_path) if env_file_path else None)
-        found = {name: environment[PREFIX + name.upper()] for name in arguments if PREFIX + name.upper() in environment}
+        found = {
+            name: environment[ENVIRONMENT_PREFIX + name.upper()]
+            for name in arguments
+            if ENVIRONMENT_PREFIX + name.upper() in environment
+        }
         if co2signal_api_key:
             logger.warning("co2signal_api_key is of no use: no live carbon intensity service is installed")
         settings = _checked({**found, **given}, given)
@@ -81,7 +85,7 @@ class TracarbonConfiguration:
 
 def _checked(values: dict[str, Any], arguments: dict[str, Any]) -> _Settings:
     def place(name: str) -> str:
-        return name if name in arguments else PREFIX + name.upper()
+        return name if name in arguments else ENVIRONMENT_PREFIX + name.upper()
 
     try:
         settings = _Settings(**values)

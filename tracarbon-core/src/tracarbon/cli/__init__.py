@@ -34,10 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         _parser().print_help()
         sys.exit(EXIT_USAGE)
     try:
-        # Flushed here, where a failure can still be told in one line.
         status: int = import_module(f"tracarbon.cli._{options.command.replace('-', '_')}").main(options)
         if sys.stdout is not None:
-            sys.stdout.flush()
+            sys.stdout.flush()  # here, where a failure can still be told in one line
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:
