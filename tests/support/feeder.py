@@ -220,8 +220,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--event", type=Event.parse, action="append", default=[], metavar="SECONDS:ACTION:KEY")
     options = parser.parse_args(arguments)
     stop = threading.Event()
+
+    def on_signal(*_: object) -> None:
+        # The handler may have interrupted `stop.wait` while it held the event's lock, which `set` needs.
+        threading.Thread(target=stop.set).start()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, on_signal)
     feeder = Feeder(
         PowercapTree(options.root), dict(options.watts), period_seconds=options.period, events=options.event
     )
