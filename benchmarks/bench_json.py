@@ -48,7 +48,7 @@ def orjson_seconds(folder: Path) -> float:
 
 async def exporter_seconds(path: Path) -> float:
     batches = [batch(number) for number in range(TICKS)]
-    async with JSONExporter(path=str(path)) as exporter:
+    async with JSONExporter(path=str(path), indent=None) as exporter:
         await exporter.export(batch(-1))
         started = time.process_time()
         for one in batches:

@@ -10,8 +10,10 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any, Self
 
 import anyio
 
@@ -68,12 +70,16 @@ class NoExporter(Exporter):
     clock: RushingClock
     records: int = 0
 
+    @classmethod
+    def over(cls, clock: RushingClock) -> Self:
+        return cls(clock=clock)
+
     async def export(self, batch: Batch) -> None:
         self.records += len(batch)
         self.clock.exported.set()
 
 
-def pipeline_over(powercap: Path, clock: RushingClock, exporter: NoExporter) -> Pipeline:
+def pipeline_over(powercap: Path, clock: RushingClock, exporter: Exporter) -> Pipeline:
     pipeline = Pipeline(interval_seconds=1.0, clock=clock)
     add = pipeline.components.add
     location = FixedLocation(name="fr", co2g_kwh_kind="yearly average", co2g_kwh_date="2024")
@@ -93,9 +99,9 @@ def pipeline_over(powercap: Path, clock: RushingClock, exporter: NoExporter) -> 
     return pipeline
 
 
-async def seconds_per_tick(powercap: Path) -> float:
+async def seconds_per_tick(powercap: Path, make_exporter: Callable[[RushingClock], Any] = NoExporter.over) -> float:
     clock = RushingClock()
-    exporter = NoExporter(clock=clock)
+    exporter = make_exporter(clock)
     pipeline = pipeline_over(powercap, clock, exporter)
     async with anyio.create_task_group() as group:
         started = time.process_time()

@@ -18,6 +18,7 @@ PSYS = Device("psys", UsageType.HOST, Scope.WHOLE_MACHINE)
 PACKAGE_1 = Device("package-1", UsageType.CPU)
 DRAM_1 = Device("dram-1", UsageType.MEMORY)
 CARD = Device("card-0", UsageType.GPU, Scope.EXTRA, tags=(("uuid", "GPU-0"),))
+CARDS = Device("gpu", UsageType.GPU, Scope.EXTRA)
 CARD_1 = Device("card-1", UsageType.GPU, Scope.EXTRA, tags=(("uuid", "GPU-1"),))
 
 
@@ -296,3 +297,33 @@ def test_a_device_has_a_fidelity_of_its_own() -> None:
 def test_nothing_is_made_of_nothing() -> None:
     composition = compose([])
     assert (composition.whole, composition.host, composition.components) == (None, None, {})
+
+
+@pytest.mark.parametrize(
+    ("of_cards", "gpu"),
+    [
+        ({}, 90.0),
+        ({"card": {CARD: 50.0}}, 50.0),
+        ({"card": {CARD: 50.0, CARD_1: 60.0}}, 110.0),
+        ({"guess": {CARD: 50.0}}, 140.0),
+    ],
+    ids=["nothing better", "one card", "two cards", "of equal rank"],
+)
+async def test_what_stands_for_all_cards_gives_way_to_whoever_knows_them_better(
+    of_cards: dict[str, dict[Device, float]], gpu: float
+) -> None:
+    sensors = {"cloud": Modelled, "card": Measured, "guess": Modelled}
+    readings = {"cloud": {PACKAGE: 30.0, CARDS: 90.0}, **of_cards}
+    assert await figures_of(sensors, readings) == {"host": 30.0 + gpu, "cpu": 30.0, "gpu": gpu}
+
+
+async def test_a_sensor_may_know_some_cards_better_than_others() -> None:
+    rest = Device("others", UsageType.GPU, Scope.EXTRA, fidelity=Fidelity.MODELLED)
+    assert await figures_of({"cards": Measured}, {"cards": {CARD: 50.0, rest: 20.0}}) == {"host": 70.0, "gpu": 70.0}
+
+
+async def test_another_kind_of_device_is_none_of_their_business() -> None:
+    shelf, fan = Device("shelf", UsageType.HOST, Scope.EXTRA), Device("fan", UsageType.HOST, Scope.EXTRA)
+    sensors: dict[str, type[Sensor]] = {"disks": Measured, "cloud": Modelled, "fans": Estimated}
+    readings = {"disks": {shelf: 20.0}, "cloud": {PACKAGE: 30.0, CARDS: 90.0}, "fans": {fan: 5.0}}
+    assert await figures_of(sensors, readings) == {"host": 145.0, "cpu": 30.0, "gpu": 90.0}

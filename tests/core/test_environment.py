@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tracarbon._environment import read_environment
+from tracarbon._text import Secret
+from tracarbon.builder import TracarbonBuilder
 from tracarbon.conf import TracarbonConfiguration, logger_configuration
-from tracarbon.exceptions import ConfigurationError
+from tracarbon.exceptions import ConfigurationError, TracarbonException
+from tracarbon.locations import CarbonIntensitySource, Country
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +47,14 @@ def test_a_slip_is_said_and_a_kubernetes_variable_is_not(caplog: pytest.LogCaptu
     ]
 
 
+def test_a_slip_is_said_once_in_a_run(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setenv("TRACARBON_COUNTRI", "fr")
+    with caplog.at_level(logging.WARNING, "tracarbon"):
+        TracarbonConfiguration()
+        Country.get_location()
+    assert sum("TRACARBON_COUNTRI" in message for message in caplog.messages) == 1
+
+
 def test_configuration_takes_arguments_then_variables_then_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRACARBON_INTERVAL_IN_SECONDS", "30")
     monkeypatch.setenv("TRACARBON_METRIC_PREFIX_NAME", "acme")
@@ -56,10 +69,73 @@ def test_the_env_file_can_be_named(tmp_path: Path) -> None:
     assert TracarbonConfiguration(env_file_path=str(tmp_path / "settings")).log_level == "WARNING"
 
 
-def test_a_key_is_never_shown() -> None:
-    configuration = TracarbonConfiguration(co2signal_api_key="SECRET")
-    assert configuration.co2signal_api_key == "SECRET"
-    assert "SECRET" not in repr(configuration) + str(configuration)
+def test_an_env_file_that_is_named_has_to_be_there(tmp_path: Path) -> None:
+    with pytest.raises(TracarbonException, match=r"there is no file .*elsewhere"):
+        TracarbonConfiguration(env_file_path=str(tmp_path / "elsewhere"))
+
+
+def test_the_defaults_are_as_documented_and_in_the_signature() -> None:
+    configuration = TracarbonConfiguration()
+    for name, parameter in inspect.signature(TracarbonConfiguration).parameters.items():
+        assert getattr(configuration, name) == parameter.default
+        if name != "env_file_path":
+            assert type(getattr(configuration, name)) in (str, float, Secret)
+
+
+@pytest.mark.parametrize(
+    ("name", "variable", "default"),
+    [
+        ("metric_prefix_name", "acme", "tracarbon"),
+        ("interval_in_seconds", "5", 60),
+        ("log_level", "DEBUG", "INFO"),
+        ("co2signal_api_key", "from the environment", ""),
+        (
+            "co2signal_url",
+            "http://localhost/?zone=",
+            "https://api.co2signal.com/v1/latest?countryCode=",
+        ),
+    ],
+)
+def test_what_is_given_wins_even_where_it_is_the_default(
+    name: str, variable: str, default: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """L47: the environment won over arguments."""
+    monkeypatch.setenv(f"TRACARBON_{name.upper()}", variable)
+    assert str(getattr(TracarbonConfiguration(), name)).removesuffix(".0") == variable
+    arguments: dict[str, Any] = {name: default}
+    assert getattr(TracarbonConfiguration(**arguments), name) == default
+    handed_on: dict[str, Any] = {name: getattr(TracarbonConfiguration(**arguments), name)}
+    assert getattr(TracarbonConfiguration(**handed_on), name) == default
+    assert str(getattr(TracarbonConfiguration(**{name: None}), name)).removesuffix(".0") == variable
+
+
+def test_a_key_is_never_shown(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setenv("TRACARBON_CO2SIGNAL_API_KEY", "SECRET")
+    for configuration in (TracarbonConfiguration(), TracarbonConfiguration(co2signal_api_key="SECRET")):
+        assert configuration.co2signal_api_key == "SECRET"
+        assert "SECRET" not in repr(configuration) + str(configuration) + repr(vars(configuration)) + caplog.text
+        tracarbon = TracarbonBuilder(configuration=configuration).build()
+        assert isinstance(tracarbon.location, Country)
+        assert tracarbon.location.co2signal_api_key == "SECRET"
+        assert tracarbon.location.co2g_kwh_source is CarbonIntensitySource.CO2SignalAPI
+        assert "SECRET" not in repr(tracarbon.location) + repr(vars(tracarbon.location))
+
+
+def test_the_logger_is_configured_once_and_no_level_is_made_up(capsys: pytest.CaptureFixture[str]) -> None:
+    logger = logging.getLogger("tracarbon")
+    try:
+        logger_configuration("debug")
+        logger_configuration("warning")
+        logger.info("not this")
+        logger.warning("but this")
+        assert capsys.readouterr().err.count("but this") == 1
+        with pytest.raises(ConfigurationError, match="no log level 'LOUD'; there are DEBUG, INFO"):
+            logger_configuration("LOUD")
+    finally:
+        for handler in [*logger.handlers]:
+            logger.removeHandler(handler)
+        logger.propagate = True
+        logger.setLevel(logging.NOTSET)
 
 
 @pytest.mark.parametrize(

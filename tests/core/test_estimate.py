@@ -65,6 +65,19 @@ async def test_counters_that_stand_still_or_go_back_are_an_idle_machine(times: d
             assert usage.cpu_energy_usage % 12 == 0
 
 
+async def test_counters_that_have_not_moved_yet_leave_the_load_what_it_was(times: dict[str, float]) -> None:
+    clock = ManualClock()
+    async with sensor(clock, tdp_watts=100) as estimate:
+        await estimate.get_energy_usage()
+        times["user"], times["idle"] = 5.0, 5.0
+        clock.elapse(10)
+        loaded = await estimate.get_energy_usage()
+        clock.elapse(0.003)
+        still = await estimate.get_energy_usage()
+    assert still.cpu_energy_usage == loaded.cpu_energy_usage
+    assert still.window_seconds == pytest.approx(0.003)
+
+
 async def test_two_readings_of_one_instant_are_one(times: dict[str, float]) -> None:
     clock = ManualClock()
     async with sensor(clock) as estimate:

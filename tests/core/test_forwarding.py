@@ -1,5 +1,9 @@
 """Documented names of other distributions."""
 
+import ast
+import importlib
+import inspect
+import re
 import sys
 from pathlib import Path
 
@@ -39,3 +43,25 @@ def test_an_import_that_fails_inside_the_distribution_is_not_taken_for_a_missing
     with pytest.raises(ModuleNotFoundError, match="a_module_that_is_not_there"):
         forward("m", {"X": "tracarbon-broken"})("X")
     assert "tracarbon_broken" not in sys.modules
+
+
+def forwarding_modules() -> list[Path]:
+    core = Path(__file__).parents[2] / "tracarbon-core" / "src" / "tracarbon"
+    return [path for path in core.rglob("*.py") if re.search(r"= (forward|offer)\(", path.read_text("utf-8"))]
+
+
+@pytest.mark.parametrize("path", forwarding_modules(), ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_type_checkers_see_what_is_forwarded(path: Path) -> None:
+    tree = ast.parse(path.read_text("utf-8"))
+    [typing_only] = [node for node in tree.body if isinstance(node, ast.If)]
+    seen = {
+        alias.name: statement.module
+        for statement in typing_only.body
+        if isinstance(statement, ast.ImportFrom)
+        for alias in statement.names
+        if alias.asname == alias.name
+    }
+    parts = path.with_suffix("").parts
+    name = ".".join(parts[parts.index("src") + 1 :]).removesuffix(".__init__")
+    homes = inspect.getclosurevars(importlib.import_module(name).__getattr__).nonlocals["homes"]
+    assert seen == {key: home.replace("-", "_") for key, home in homes.items()}

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import textwrap
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -117,18 +118,19 @@ async def test_a_tick_is_one_write_of_its_own_records_whatever_the_files_size(
     assert len(set(written)) == 1
 
 
+async def write_numbers(path: Path, indent: int | None, tag: str, numbers: range) -> None:
+    async with JSONExporter(path=str(path), indent=indent) as exporter:
+        for number in numbers:
+            await exporter.export(batch(number, tag=tag))
+
+
 @given(data=st.data(), is_array=st.booleans(), indent=st.sampled_from([None, 4]))
 def test_whatever_byte_a_crash_stopped_at_every_whole_record_is_kept(
     data: st.DataObject, is_array: bool, indent: int | None
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / ("x.json" if is_array else "x.jsonl")
-
-        async def write(numbers: range) -> None:
-            async with JSONExporter(path=str(path), indent=indent) as exporter:
-                for number in numbers:
-                    await exporter.export(batch(number, tag="é"))
-
+        write = partial(write_numbers, path, indent, "é")
         anyio.run(write, range(3))
         whole = path.read_bytes()
         cut = data.draw(st.integers(0, len(whole)))
@@ -157,7 +159,7 @@ def _complete_records(text: bytes, is_array: bool) -> int:
 
 async def test_a_repair_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "x.json"
-    async with JSONExporter(path=str(path)) as exporter:
+    async with JSONExporter(path=str(path), indent=None) as exporter:
         await exporter.export(batch(1))
         await exporter.export(batch(2))
     whole = path.read_bytes()
@@ -234,12 +236,7 @@ def test_whatever_byte_of_a_write_a_crash_stopped_at_the_records_before_it_are_k
     """The write begins over what closes the array."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / ("x.json" if is_array else "x.jsonl")
-
-        async def write(numbers: range) -> None:
-            async with JSONExporter(path=str(path), indent=indent) as exporter:
-                for number in numbers:
-                    await exporter.export(batch(number, tag="é}]"))
-
+        write = partial(write_numbers, path, indent, "é}]")
         anyio.run(write, range(before))
         older = path.read_bytes()
         anyio.run(write, range(before, before + 1))

@@ -216,7 +216,7 @@ def test_overflow_is_one_series_for_each_name_and_unit() -> None:
     many = [record(1.0, tags=(Tag("pod", str(number)),), name=name) for number in range(5) for name in ("a", "b")]
     other_unit = replace(many[-1], unit="mW", tags=HOST_A)
     folded = batch(0, [*many, other_unit]).folded_to(3, ())
-    overflow = {key for key in folded.records if OVERFLOW_TAG in key[1]}
+    overflow = {key[:2] for key in folded.records if OVERFLOW_TAG in key[1]}
     assert overflow == {
         ("a", (OVERFLOW_TAG, Tag("units", "u"))),
         ("b", (OVERFLOW_TAG, Tag("units", "u"))),
@@ -244,3 +244,14 @@ def test_known_series_keep_their_place_when_new_ones_come() -> None:
     merged = batch(0, [old]).merged_with(batch(1, [new, old]), 1)
     assert merged.records[old.key].covered_seconds == 20.0
     assert new.key not in merged.records
+
+
+def test_series_of_two_generators_do_not_merge() -> None:
+    merged = batch(0, [record(1.0, end=10.0)]).merged_with(batch(0, [record(1.0, end=10.0, generator="b")], "b"), 10)
+    assert [item.covered_seconds for item in merged] == [10.0, 10.0]
+
+
+def test_a_kind_may_be_given_by_its_name() -> None:
+    assert Metric(name="m", value=1.0, kind="rate").kind is MetricKind.RATE  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="'speed' is not a valid MetricKind"):
+        Metric(name="m", value=1.0, kind="speed")  # type: ignore[arg-type]

@@ -135,8 +135,7 @@ async def test_a_batch_that_the_receiver_will_never_take_is_dropped_counted_and_
         "exporter bad failed: 4 records dropped: 400 bad request",
         "exporter bad works again",
     ]
-    runner = next(runner for runner in rig.pipeline._exporter_runners if runner.component.name == "bad")
-    assert runner.dropped_records == 4
+    assert rig.component("bad").dropped_records == 4
     assert_whole(bad, 350.0 - 98.5)
     assert_undisturbed(rig, good, 35.0)
     assert [at - rig.start for at in bad.attempted_at] == pytest.approx([0.15, 10, 20, 30, 35])

@@ -50,7 +50,9 @@ async def test_a_sensor_that_hangs_costs_the_others_one_short_deadline_once() ->
         assert rig.component("hung").reason == "no answer within 10 s"
         assert rig.component("sensor").state is ComponentState.OK
     ends = [window.end - rig.start for window in exporter.windows()]
-    assert ends == pytest.approx([0.15, 10.5, *range(20, 110, 10), 105.5])
+    assert ends[:-1] == pytest.approx([0.15, 10.5, *range(20, 110, 10)])
+    # The last close waits for it once more, unless it is being left alone: its time-out and a tick come at one instant.
+    assert ends[-1] in (pytest.approx(105.0), pytest.approx(105.5))
     assert exporter.total(CPU_WATTS) == pytest.approx(1050.0)
 
 

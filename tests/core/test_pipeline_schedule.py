@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import anyio
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tracarbon._states import ComponentState
 from tracarbon.exceptions import StartupError
@@ -74,6 +74,7 @@ async def test_ticks_do_not_drift_and_late_ones_are_skipped_without_bursts() -> 
 
 
 @settings(max_examples=30)
+@example(0.2, [0.0, 0.0, 1.0, 2.0], 0.5)
 @given(
     st.sampled_from([0.2, 1.0, 7.0, 60.0]),
     st.lists(st.one_of(st.just(0.0), st.floats(0.0, 0.2), st.floats(0.0, 3.5)), min_size=1, max_size=12),

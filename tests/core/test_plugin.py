@@ -85,6 +85,45 @@ def test_own_init_may_call_the_one_made_of_the_fields() -> None:
     assert (both.address, both.port, both.history, both.cache) == ("here", 3, [1.0], {})
 
 
+def test_own_init_may_hand_its_own_fields_on_as_those_of_the_old_plugins_do() -> None:
+    class Old(Meter):
+        label: str
+        limits: list[float] = [1.0]  # noqa: RUF012 - each instance gets a copy
+        made: dict[str, int] = field(default_factory=dict)
+
+        def __init__(self, port: int | None = None, **data: Any) -> None:
+            data.setdefault("label", "by default")
+            super().__init__(port=port or 1, **data)
+
+    one, other = Old(), Old(port=2, label="given", host="there", limits=[])
+    assert (one.port, one.host, one.label, one.limits, one.made) == (1, "localhost", "by default", [1.0], {})
+    assert (other.port, other.host, other.label, other.limits) == (2, "there", "given", [])
+    one.made["a"] = 1
+    assert other.made == {}
+    with pytest.raises(TypeError, match="lable"):
+        Old(lable="slip")
+
+
+def test_fields_described_by_pydantic_have_their_defaults() -> None:
+    class Described(Meter):
+        port: int = Field(default=3)
+        names: list[str] = Field(default_factory=lambda: ["a"])
+        needed: str = Field(description="without a default")
+
+    one, other = Described(needed="x"), Described(needed="y")
+    one.names.append("b")
+    assert (one.port, one.needed, one.names, other.names) == (3, "x", ["a", "b"], ["a"])
+    with pytest.raises(TypeError, match="needed"):
+        Described()  # type: ignore[call-arg]
+
+
+def test_constraints_that_nothing_would_check_are_refused() -> None:
+    with pytest.raises(TypeError, match=r"Narrow\.port: the constraints of a pydantic Field belong into its Options"):
+
+        class Narrow(Meter):
+            port: int = Field(default=3, ge=1)
+
+
 def test_an_exporter_with_an_init_of_its_own_has_the_documented_attributes() -> None:
     class File(Exporter):
         def __init__(self, path: str) -> None:
@@ -96,6 +135,16 @@ def test_an_exporter_with_an_init_of_its_own_has_the_documented_attributes() -> 
     exporter = File("x")
     assert (exporter.metric_generators, exporter.metric_report, exporter.metric_prefix_name) == ([], {}, None)
     assert exporter.metric_generators is exporter.metric_generators
+
+
+def test_a_class_variable_is_no_field() -> None:
+    class Counting(Meter):
+        made: ClassVar[list[str]] = []
+
+    one, other = Counting(port=1), Counting(port=2)
+    one.made.append("one")
+    assert other.made is Counting.made
+    assert Counting.made == ["one"]
 
 
 def test_a_field_may_be_given_a_new_default() -> None:
@@ -177,12 +226,13 @@ def test_a_contract_cannot_be_used_without_its_verb() -> None:
         Location(name="fr")  # type: ignore[abstract]
 
 
-async def test_an_exporter_without_a_verb_says_so() -> None:
+def test_an_exporter_without_a_verb_is_abstract() -> None:
     class Mute(Exporter):
         pass
 
-    with pytest.raises(NotImplementedError, match=r"Mute has to implement export\(\)"):
-        await Mute().launch(MetricGenerator())
+    for cls in (Mute, Exporter):
+        with pytest.raises(TypeError, match=r"abstract.*export"):
+            cls()
 
 
 async def test_an_exporter_of_the_old_interface_gets_the_batch_replayed() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -57,6 +58,11 @@ def test_total_of_watts_is_watt_hours() -> None:
 def test_total_of_an_amount_is_the_sum() -> None:
     report = report_of((window(0, 10), [grams(2.0)]), (window(10, 20), [grams(0.0)]), (window(20, 30), [grams(3.0)]))
     assert (report.total, report.total_unit, report.minimum, report.call_count) == (5.0, "co2g", 0.0, 3)
+
+
+def test_average_of_an_amount_is_the_mean_per_window() -> None:
+    report = report_of((window(0, 0.1), [grams(0.1, 0.1)]), (window(0.1, 10), [grams(0.5, 9.9)]))
+    assert (report.total, report.average) == (pytest.approx(0.6), pytest.approx(0.3))
 
 
 def test_total_of_a_level_is_the_latest() -> None:
@@ -153,3 +159,57 @@ def test_a_report_can_be_written_as_json() -> None:
     written = json.loads(recorder.snapshot().model_dump_json())
     assert written["metric_report"]["m"]["total"] == 1.5
     assert written["start_time"].startswith("2023-11-14")
+
+
+def carbon(source: str, seconds: float, *, name: str = "carbon_emission_host") -> Record:
+    tags = (Tag("factor_kind", "x"), Tag("location", "fr"), Tag("source", source))
+    return grams(1.0, seconds, name=name, tags=tags)
+
+
+def whole_report(*windows: list[Record]) -> TracarbonReport:
+    recorder = ReportRecorder()
+    for number, records in enumerate(windows):
+        recorder.add(Batch.of_window("carbon", window(10.0 * number, 10.0 * number + 10), records))
+    return recorder.snapshot("Stdout", 41.0)
+
+
+def test_how_long_each_intensity_was_used_is_said_where_it_changed() -> None:
+    report = whole_report(
+        [carbon("CO2SignalAPI", 10.0), carbon("CO2SignalAPI", 10.0, name="carbon_emission_cpu")],
+        [carbon("CO2SignalAPI", 50.0)],
+        [carbon("last known", 20.5)],
+    )
+    assert report.seconds_by_intensity == {"CO2SignalAPI": 60.0, "last known": 20.5}
+    assert "  carbon intensities used: CO2SignalAPI for 1m 00.0s, last known for 20.5s" in str(report).splitlines()
+
+
+def test_one_intensity_is_said_once() -> None:
+    assert "intensities used" not in str(whole_report([carbon("file", 10.0)], [carbon("file", 10.0)]))
+
+
+def test_the_carbon_score_can_be_read_off() -> None:
+    """As worked out by hand in docs/figures.md."""
+    embodied = grams(34.2, name="carbon_emission_embodied")
+    host, overhead = (
+        grams(value, name=f"carbon_emission_{name}") for value, name in ((5.0, "host"), (1.0, "overhead"))
+    )
+    report = str(whole_report([host, overhead, embodied]))
+    assert "SCI (ISO/IEC 21031): E x I + M = 6.000 + 34.20 = 40.20 co2g; divide by" in report
+    assert "SCI" not in str(whole_report([host, overhead]))
+
+
+def test_a_series_of_two_generators_counts_once() -> None:
+    recorder = ReportRecorder()
+    for generator in ("energy", "again"):
+        batch = Batch.of_window(generator, window(0, 3600), [replace(watts(10.0, 3600.0), generator=generator)])
+        recorder.add(batch)
+    report = recorder.snapshot("Stdout").metric_report["m"]
+    assert (report.total, report.call_count) == (10.0, 1)
+
+
+def test_the_mean_intensity_is_said_where_it_is_not_the_last() -> None:
+    tags = (Tag("location", "fr"), Tag("source", "CO2SignalAPI"))
+    power = watts(100.0, 3600.0, name="energy_consumption_host")
+    said = [str(whole_report([power, grams(value, name="carbon_emission_host", tags=tags)])) for value in (4.1, 8.2)]
+    assert "carbon intensity of fr: 41 g/kWh, CO2SignalAPI" in said[0]
+    assert "carbon intensity of fr: 41 g/kWh, mean 82, CO2SignalAPI" in said[1]

@@ -200,6 +200,7 @@ def make_distribution(
     modules: Mapping[str, str],
     version: str = "1.0.0",
     requires: Sequence[str] = (),
+    description: str = "",
 ) -> None:
     """Lay out an installed distribution in a folder for PYTHONPATH: modules, and the metadata that pip would write."""
     folder.mkdir(exist_ok=True)
@@ -211,7 +212,7 @@ def make_distribution(
         f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}",
         *(f"Requires-Dist: {it}" for it in requires),
     ]
-    (info / "METADATA").write_text("\n".join(metadata) + "\n")
+    (info / "METADATA").write_text("\n".join(metadata) + f"\n\n{description}\n")
     lines = [
         line
         for group, names in entry_points.items()

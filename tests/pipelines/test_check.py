@@ -27,6 +27,7 @@ def check(folder: Path, content: str | bytes, *, env: Mapping[str, str] | None =
 
 
 ONE_PROBLEM = {
+    "an interval of nothing": ("interval = 1e-9", "line 1  interval   1e-09 is too short; at least 1ms"),
     "unknown key": ('intervall = "15s"', "line 1  intervall   unknown key; did you mean 'interval'?"),
     "unknown table": ("\n\n[sensor.rapl]", "line 1  sensor   unknown table; did you mean 'sensors'?"),
     "unknown and near nothing": (
@@ -39,9 +40,9 @@ ONE_PROBLEM = {
         "line 1  exporters.screen   no exporter named 'stdot' is installed; did you mean 'stdout'?",
     ),
     "plugin that can be installed": (
-        "[exporters.prometheus]",
-        "line 1  exporters.prometheus   no exporter named 'prometheus' is installed",
-        "pip install tracarbon-exporter-prometheus",
+        "[generators.energy_kubernetes]",
+        "line 1  generators.energy_kubernetes   no generator named 'energy_kubernetes' is installed",
+        "pip install tracarbon-k8s",
     ),
     "reserved name where it means nothing": (
         "[sensors.estimate]\ninputs = ['x']",
@@ -58,9 +59,9 @@ ONE_PROBLEM = {
         f"json, from {CORE}",
     ),
     "option of a plugin without any": (
-        "[generators.energy]\nfoo = 1",
-        "line 2  generators.energy.foo   unknown option; it has no options",
-        f"energy, from {CORE}",
+        "[exporters.acme_stuck]\nfoo = 1",
+        "line 2  exporters.acme_stuck.foo   unknown option; it has no options",
+        "acme_stuck, from acme-tracarbon 1.0.0",
     ),
     "missing option": (
         "[sensors.acme_file]",
@@ -257,7 +258,7 @@ class TestFiles:
             interval 60 s, prefix tracarbon, log level INFO
               location   location  country, {CORE}
               sensor     estimate  estimate, {CORE}
-              generator  energy    energy, {CORE}
+              generator  energy    energy, {CORE}    devices = 'tagged'
               generator  carbon    carbon, {CORE}
               exporter   json      json, {CORE}      path = 'tracarbon_export.json'
             """)
@@ -319,6 +320,18 @@ letters, or 'world'
             """)
 
 
+TWIN = """
+from tracarbon.hardwares import EnergyUsage, Sensor
+from tracarbon.hardwares.energy import Fidelity
+from tracarbon.plugin import Probe
+class Twin(Sensor):
+    fidelity = Fidelity.MEASURED
+    async def get_energy_usage(self):
+        return EnergyUsage(host_energy_usage=5.0)
+    @classmethod
+    def probe(cls, context):
+        return Probe(works=True, fidelity=cls.fidelity, reason=__name__[:3])
+"""
 EXPORTER = """
 from tracarbon.exporters.exporter import Exporter
 class Plugin(Exporter):
@@ -418,19 +431,64 @@ class TestBrokenPlugins:
         assert "get_energy_usage" in said
         assert said.count("\n") == 3
 
-    def test_two_distributions_claim_one_name(self, tmp_path: Path) -> None:
+    def two_of_one_name(self, folder: Path) -> dict[str, str]:
         for name in ("one-dist", "two-dist"):
+            module = name.replace("-", "_")
             make_distribution(
-                tmp_path / "packages",
+                folder / "packages",
                 name,
-                entry_points={"tracarbon.exporters": {"broken": f"{name.replace('-', '_')}:Plugin"}},
-                modules={name.replace("-", "_"): EXPORTER},
+                entry_points={
+                    "tracarbon.exporters": {"broken": f"{module}:Plugin"},
+                    "tracarbon.sensors": {"twin": f"{module}:Twin"},
+                },
+                modules={module: f"{EXPORTER}\n{TWIN}"},
             )
-        env = environment(PYTHONPATH=str(tmp_path / "packages"))
+        return environment(PYTHONPATH=str(folder / "packages"))
+
+    def test_two_distributions_claim_one_name(self, tmp_path: Path) -> None:
+        env = self.two_of_one_name(tmp_path)
         assert check(tmp_path, "[sensors.estimate]\n[exporters.Broken]\n", env=env) == (
             "pipeline.toml: 1 problem\n  line 2  exporters.Broken   one-dist 1.0.0 and two-dist 1.0.0 both have a "
-            "exporter named 'Broken'; uninstall one of them\n"
+            "exporter named 'Broken'; uninstall one of them, or say which one: plugin = \"one-dist:broken\"\n"
         )
+
+    def test_the_file_says_which_of_two(self, tmp_path: Path) -> None:
+        env = self.two_of_one_name(tmp_path)
+        for distribution in ("one-dist", "two_dist"):
+            text = f'[sensors.estimate]\n[exporters.mine]\nplugin = "{distribution}:Broken"\n'
+            (tmp_path / "pipeline.toml").write_text(text)
+            checked = run("check", "-c", "pipeline.toml", cwd=tmp_path, env=env)
+            assert checked.status == 0
+            assert re.search(rf"mine +broken, {distribution.replace('_', '-')} 1\.0\.0", checked.stdout)
+        said = check(tmp_path, '[sensors.estimate]\n[exporters.mine]\nplugin = "three:broken"\n', env=env)
+        assert "no exporter named 'three:broken' is installed" in said
+
+    def test_one_of_two_is_shown_by_its_full_name(self, tmp_path: Path) -> None:
+        shown = run("plugins", "two-dist:twin", cwd=tmp_path, env=self.two_of_one_name(tmp_path))
+        assert shown.status == 0
+        assert shown.stdout.startswith("sensor twin, from two-dist 1.0.0\n")
+
+    def test_an_import_that_takes_long_is_said(self, tmp_path: Path) -> None:
+        make_distribution(
+            tmp_path / "packages",
+            "slow-dist",
+            entry_points={"tracarbon.exporters": {"slow": "slow_plugin:Plugin"}},
+            modules={"slow_plugin": f"import time\ntime.sleep(3.5)\n{EXPORTER}"},
+        )
+        (tmp_path / "pipeline.toml").write_text("[sensors.estimate]\n[exporters.slow]\n")
+        env = environment(PYTHONPATH=str(tmp_path / "packages"))
+        checked = run("check", "-c", "pipeline.toml", cwd=tmp_path, env=env)
+        assert checked.status == 0
+        assert "exporter slow, from slow-dist 1.0.0: its import takes longer than 3 s" in checked.stderr
+
+    def test_two_sensors_of_one_name_keep_nobody_from_the_best(self, tmp_path: Path) -> None:
+        env = self.two_of_one_name(tmp_path)
+        doctor = run("doctor", cwd=tmp_path, env=env)
+        for distribution in ("one-dist", "two-dist"):
+            assert re.search(rf"^  {distribution}:twin +works, measured: {distribution[:3]}$", doctor.stdout, re.M)
+        done = run("run", "--once", "--interval", "50ms", cwd=tmp_path, env=env)
+        assert done.status == 0, done.stderr
+        assert "measured by twin" in done.stdout
 
     def test_hook_of_a_moment_that_there_is_not(self, tmp_path: Path) -> None:
         source = (
@@ -449,6 +507,43 @@ class TestBrokenPlugins:
             "pipeline.toml: 1 problem\n  line 2  hooks.broken   unknown hook 'tracarbon_begun'\n"
             "          broken, from broken-dist 1.0.0\n"
         )
+
+    def test_one_that_hangs_or_was_made_for_another_core_is_listed_with_the_reason(self, tmp_path: Path) -> None:
+        make_distribution(
+            tmp_path / "packages",
+            "broken-dist",
+            entry_points={
+                "tracarbon.sensors": {"hanging": "hanging_plugin:Plugin", "failing": "failing_plugin:Plugin"},
+                "tracarbon.exporters": {"leaving": "leaving_plugin:Plugin"},
+            },
+            modules={
+                "hanging_plugin": "import time\ntime.sleep(3600)\n",
+                "failing_plugin": "1 / 0\n",
+                "leaving_plugin": "raise SystemExit(3)\n",
+            },
+        )
+        make_distribution(
+            tmp_path / "packages",
+            "old-dist",
+            entry_points={"tracarbon.locations": {"old": "failing_plugin:Plugin"}},
+            modules={},
+            requires=["tracarbon-core<0.1"],
+        )
+        env = environment(PYTHONPATH=str(tmp_path / "packages"))
+        listed = run("plugins", cwd=tmp_path, env=env)
+        assert listed.status == 0
+        reasons = {line.split()[1]: line.split(None, 4)[4:] for line in listed.stdout.splitlines()}
+        assert reasons["hanging"] == ["its import did not end within 3 s"]
+        assert reasons["failing"] == ["it cannot be imported: ZeroDivisionError: division by zero"]
+        assert reasons["leaving"] == ["it cannot be imported: SystemExit: 3"]
+        assert reasons["old"][0].startswith("it was made for tracarbon-core <0.1, and ")
+        assert reasons["estimate"] == reasons["stdout"] == []
+        shown = run("plugins", "hanging", cwd=tmp_path, env=env)
+        assert shown.stdout == "sensor hanging, from broken-dist 1.0.0\n  its import did not end within 3 s\n"
+        doctor = run("doctor", cwd=tmp_path, env=env)
+        assert re.search(r"^  hanging +does not work: it did not say within 3 s", doctor.stdout, re.M)
+        assert re.search(r"^  old +does not work: it was made for tracarbon-core", doctor.stdout, re.M)
+        assert doctor.status == 0
 
     def test_one_broken_plugin_does_not_keep_others_from_the_list(self, tmp_path: Path) -> None:
         make_distribution(
@@ -478,8 +573,9 @@ class TestOtherCommands:
         assert [row[0] for row in rows] == sorted(
             (row[0] for row in rows), key=["sensor", "location", "generator", "exporter", "hook"].index
         )
-        assert ["sensor", "rapl", f"tracarbon-sensor-rapl  {version('tracarbon-sensor-rapl')}"] in rows
-        assert ["hook", "acme_journal", "acme-tracarbon         1.0.0"] in rows
+        rows = [[word for column in row for word in column.split()] for row in rows]
+        assert ["sensor", "rapl", "tracarbon-sensor-rapl", version("tracarbon-sensor-rapl")] in rows
+        assert ["hook", "acme_journal", "acme-tracarbon", "1.0.0"] in rows
 
     def test_options_of_one(self, tmp_path: Path) -> None:
         result = run("plugins", "JSON", cwd=tmp_path)
@@ -489,6 +585,11 @@ class TestOtherCommands:
         assert summary.startswith("  Write each metric as a record to a local file")
         assert columns.split() == ["option", "type", "default", "what", "it", "does"]
         assert [line.split()[0] for line in options] == ["path", "indent"]
+
+    def test_types_of_options_are_short(self, tmp_path: Path) -> None:
+        said = run("plugins", "prometheus", cwd=tmp_path).stdout
+        assert re.search(r"^  password +secret \| None +None ", said, re.MULTILINE)
+        assert re.search(r"^  push_grouping +dict\[str, str\] +{} ", said, re.MULTILINE)
 
     def test_options_of_none(self, tmp_path: Path) -> None:
         result = run("plugins", "jsn", cwd=tmp_path)

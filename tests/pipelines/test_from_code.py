@@ -6,13 +6,14 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import field
 from pathlib import Path
 from textwrap import dedent
 
 import anyio
 import pytest
+from tracarbon._lifting import Lifting
 from tracarbon.builder import Tracarbon, TracarbonBuilder
 from tracarbon.conf import TracarbonConfiguration
 from tracarbon.emissions.carbon_emissions import CarbonEmission
@@ -23,7 +24,8 @@ from tracarbon.general_metrics import CarbonEmissionGenerator, EnergyConsumption
 from tracarbon.hardwares.energy import EnergyUsage, Fidelity
 from tracarbon.hardwares.sensors import Sensor
 from tracarbon.locations.country import Country
-from tracarbon.locations.location import Location
+from tracarbon.locations.location import CarbonIntensitySource, Location
+from tracarbon.testing import RecordingExporter
 
 from tests.pipelines.support import DEADLINE_SECONDS, environment, figures, read_records, wait_until
 
@@ -112,6 +114,8 @@ class TestWith:
         assert {HOST, CARBON} <= set(tracarbon.report.metric_report)
         tags = dict(tracarbon.report.metric_report[CARBON].metric.tags)
         assert tags["location"] == "fr"
+        assert tracarbon.report.co2g_per_kwh == Country.from_eu_file("fr").co2g_kwh
+        assert f"carbon intensity of fr: {tracarbon.report.co2g_per_kwh:g} g/kWh, " in str(tracarbon.report)
         assert tracarbon.report.metric_report[HOST].exporter_name == "Stdout"
 
     def test_settings_of_the_configuration(self, tmp_path: Path) -> None:
@@ -169,8 +173,10 @@ class TestStartAndStop:
         assert again.metric_report[HOST].call_count == count_windows(path) - windows == 2
 
     def test_nothing_of_it_is_left(self, tmp_path: Path) -> None:
+        before = threading.enumerate()
+
         def threads() -> list[str]:
-            return [thread.name for thread in threading.enumerate() if thread.name.startswith("tracarbon")]
+            return [it.name for it in threading.enumerate() if it not in before and it.name.startswith("tracarbon")]
 
         with build(tmp_path / "records.json"):
             assert "tracarbon" in threads()
@@ -201,6 +207,89 @@ class TestStartAndStop:
         exporter.stop()
         assert exporter.stopped
         assert exporter.metric_report[HOST].call_count == count_windows(path)
+
+
+class TestFromSeveralThreads:
+    @pytest.mark.parametrize("starts_an_exporter", [True, False])
+    def test_one_start_goes_well(self, tmp_path: Path, *, starts_an_exporter: bool) -> None:
+        exporter = exporter_of(tmp_path / "records.json")
+        tracarbon = TracarbonBuilder(exporter=exporter).build()
+        barrier, refused = threading.Barrier(5), list[str]()
+
+        def start() -> None:
+            barrier.wait()
+            try:
+                if starts_an_exporter:
+                    exporter.start(60)
+                else:
+                    tracarbon.start()
+            except TracarbonException as error:
+                refused.append(str(error))
+
+        threads = [threading.Thread(target=start) for _ in range(5)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        (exporter if starts_an_exporter else tracarbon).stop()
+        assert len(refused) == 4
+        assert all("already" in message for message in refused)
+        wait_until(lambda: "tracarbon" not in [it.name for it in threading.enumerate()], "the end of every pipeline")
+
+    def test_an_exporter_may_stop_itself(self, caplog: pytest.LogCaptureFixture) -> None:
+        class Enough(Exporter):
+            async def launch(self, metric_generator: MetricGenerator) -> None:
+                self.stop()
+
+        exporter = Enough()
+        exporter.start(interval_in_seconds=0.1)
+        assert exporter.event is not None
+        assert exporter.event.wait(DEADLINE_SECONDS)
+        assert exporter.stopped
+        assert HOST in exporter.metric_report
+        assert "failed" not in caplog.text
+
+    def test_where_it_is_held_up_is_said(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        released, reached = threading.Event(), threading.Event()
+
+        class Holding(MetricGenerator):
+            async def generate(self) -> AsyncGenerator[Metric, None]:
+                reached.set()
+                released.wait(DEADLINE_SECONDS)
+                yield Metric(name="m", value=1.0)
+
+        monkeypatch.setattr("tracarbon._background._STOP_SECONDS", 0.05)
+        tracarbon = TracarbonBuilder(exporter=RecordingExporter(metric_generators=[Holding()])).build()
+        tracarbon.start()
+        assert reached.wait(DEADLINE_SECONDS)
+        with pytest.raises(TracarbonException, match=r"did not end within .* a plugin blocks it, in .*, line \d+"):
+            tracarbon.stop()
+        released.set()
+        wait_until(lambda: "tracarbon" not in [it.name for it in threading.enumerate()], "the end of the pipeline")
+
+
+class TestBadInput:
+    def test_of_the_builder(self) -> None:
+        with pytest.raises(TypeError, match="'FR' is no Location of tracarbon, but str"):
+            TracarbonBuilder(location="FR").build()  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="'Stdout' is no Exporter of tracarbon, but str"):
+            TracarbonBuilder().with_exporter("Stdout").build()  # type: ignore[arg-type]
+
+    def test_of_an_exporter(self) -> None:
+        exporter = RecordingExporter(metric_generators=[Metric(name="m", value=1.0)])  # type: ignore[list-item]
+        with pytest.raises(TypeError, match="which is no MetricGenerator"):
+            exporter.start(1)
+
+    def test_metrics_without_carbon_ask_for_no_country(
+        self, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delenv("TRACARBON_COUNTRY")
+        exporter = RecordingExporter(metric_generators=[MetricGenerator(metrics=[Metric(name="m", value=1.0)])])
+        exporter.start(60)
+        wait_until(lambda: bool(exporter.batches), "the first window")
+        exporter.stop()
+        assert exporter.latest("m") == 1.0
+        assert "country" not in caplog.text
 
 
 class TestAsynchronously:
@@ -321,6 +410,44 @@ class TestLifting:
             assert one.entered
             assert other.entered
         assert "country" not in caplog.text
+
+    def test_location_of_an_emission_is_entered_and_its_generators_own(self, tmp_path: Path) -> None:
+        location = FixedLocation()
+        carbon = CarbonEmission(location=location, energy_consumption=ConstantSensor())
+        generator = CarbonEmissionGenerator(carbon_emission=carbon)
+        path = tmp_path / "records.json"
+        with TracarbonBuilder(exporter=JSONExporter(path=str(path), metric_generators=[generator])).build():
+            assert location.entered
+            assert generator.location is location
+        assert generator.location is None
+        assert {record["tags"]["location"] for record in read_records(path)} == {"here"}
+
+    def test_location_of_the_builder_is_for_emissions_without(self, tmp_path: Path) -> None:
+        carbon = CarbonEmission(energy_consumption=ConstantSensor())
+        generator = CarbonEmissionGenerator(carbon_emission=carbon)
+        path = tmp_path / "records.json"
+        exporter = JSONExporter(path=str(path), metric_generators=[generator])
+        with TracarbonBuilder(exporter=exporter).with_location(Country(name="de")).build():
+            pass
+        assert {record["tags"]["location"] for record in read_records(path)} == {"de"}
+        assert carbon.location is None
+
+    @pytest.mark.parametrize(
+        ("location", "is_live"),
+        [(Country(name="de"), True), (FixedLocation(), False), (Country(name="de", co2signal_api_key="own"), False)],
+    )
+    def test_key_of_a_generator_is_for_the_location_that_it_gets(
+        self, tmp_path: Path, location: Location, is_live: bool
+    ) -> None:
+        generator = CarbonEmissionGenerator(co2signal_api_key="KEY")
+        exporter = JSONExporter(path=str(tmp_path / "records.json"), metric_generators=[generator])
+        Lifting(exporter, location, interval_seconds=60, metric_prefix_name=None)
+        given = generator.location
+        assert given is not None
+        assert (given is location) == (not is_live)
+        assert given.name == location.name
+        assert given.co2signal_api_key == ("KEY" if is_live else location.co2signal_api_key)
+        assert (given.co2g_kwh_source is CarbonIntensitySource.CO2SignalAPI) == is_live
 
     def test_location_of_the_builder_is_for_generators_without(self, tmp_path: Path) -> None:
         generator = EnergyConsumptionGenerator(energy_consumption=ConstantSensor())

@@ -304,7 +304,7 @@ class Rig:
 
     def energy(self, sensors: Sequence[str] | None = None, name: str = "energy") -> MeterView:
         view = self.pipeline.view(sensors)
-        generator = EnergyConsumptionGenerator(energy_consumption=view)
+        generator = EnergyConsumptionGenerator(location=FakeLocation(), energy_consumption=view)
         self.pipeline.add_generator(self.pipeline.components.add("generator", name), generator, view)
         return view
 

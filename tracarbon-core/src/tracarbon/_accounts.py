@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TypeAlias
 
 from tracarbon.hardwares.energy import Band, Device, DeviceUsage, Fidelity, Scope
 
@@ -37,6 +37,7 @@ class Account:
 
     Attributes:
         missed: how many windows in a row closed without a reading.
+        closed_seconds: what `seconds` was when a window was closed.
     """
 
     source: Source
@@ -46,6 +47,7 @@ class Account:
     low_joules: float = 0.0
     high_joules: float = 0.0
     missed: int = 0
+    closed_seconds: float = 0.0
     sample: tuple[float, DeviceUsage] | None = None
 
     @property
@@ -66,6 +68,11 @@ class Account:
         elif at - seconds >= opened_at - _ROUNDING_SECONDS:
             self._book(reading.watts, seconds, reading.band)
         return True
+
+    def close(self) -> None:
+        """Note that a window was closed."""
+        self.missed = 0 if self.seconds > self.closed_seconds else self.missed + 1
+        self.closed_seconds = self.seconds
 
     def _integrate(self, reading: DeviceUsage, at: float, opened_at: float) -> None:
         previous, self.sample = self.sample, (at, reading)
@@ -90,13 +97,9 @@ def _mean_band(one: Band | None, other: Band | None) -> Band | None:
     return Band((one.low + other.low) / 2, (one.high + other.high) / 2)
 
 
-class Balance(NamedTuple):
-    """What an account stood at when a window was closed, or what it gained between two closings."""
-
-    joules: float
-    seconds: float
-    low_joules: float
-    high_joules: float
+Balance: TypeAlias = tuple[float, float, float, float]
+"""Joules, seconds, low joules and high joules: what an account stood at when a window was closed, or what it gained
+between two closings. A plain tuple, since one is made for each device, window and generator."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,15 +113,15 @@ class Closing:
     @classmethod
     def of(cls, accounts: Iterable[Account], at: float, wall_time: float) -> Closing:
         """Note where the accounts stand."""
-        balances = [
-            Balance(account.joules, account.seconds, account.low_joules, account.high_joules) for account in accounts
-        ]
+        balances = [(account.joules, account.seconds, account.low_joules, account.high_joules) for account in accounts]
         return cls(at, wall_time, balances)
 
     def gains_since(self, start: Closing) -> list[Balance]:
         """Return what each account gained since `start`; an account that was opened later began with nothing."""
         gains = [
-            Balance(after[0] - before[0], after[1] - before[1], after[2] - before[2], after[3] - before[3])
-            for before, after in zip(start.balances, self.balances, strict=False)
+            (joules - joules_before, seconds - seconds_before, low - low_before, high - high_before)
+            for (joules_before, seconds_before, low_before, high_before), (joules, seconds, low, high) in zip(
+                start.balances, self.balances, strict=False
+            )
         ]
         return [*gains, *self.balances[len(gains) :]]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
@@ -12,21 +14,20 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 from pydantic import BaseModel, ValidationError
 
 from tracarbon._clock import Clock
-from tracarbon._configuration import Configuration, Problems, Table
+from tracarbon._configuration import LIVE_LOCATIONS, Configuration, Problems, Table
 from tracarbon._discovery import (
     HOOK,
+    LOCATION,
     SENSOR,
     InstalledPlugin,
-    Kind,
-    distribution_of,
     find_plugin,
-    installed_plugins,
     load_class,
     load_plugin,
+    not_installed,
 )
 from tracarbon._document import nearest
 from tracarbon._pipeline import Pipeline
-from tracarbon._probing import Probed, default_context, no_sensor_works, working_sensors
+from tracarbon._probing import Probed, default_context, no_sensor_works, working_location, working_sensors
 from tracarbon.exceptions import PluginError, TracarbonException
 from tracarbon.exporters.exporter import Exporter, MetricGenerator
 from tracarbon.hardwares.energy import Scope
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from tracarbon.hooks import HookDispatcher
 
 logger = logging.getLogger("tracarbon")
+
+_SLOW_IMPORT_SECONDS = 3.0
 
 
 @dataclass(slots=True)
@@ -72,6 +75,8 @@ def plan(configuration: Configuration) -> Plan:
     unused: list[Probed] = []
     if not configuration.sensors:
         configuration.sensors, unused = _found_sensors(configuration)
+        if configuration.is_location_open:
+            _look_for_location(configuration)
     sensors = _resolve_all(configuration, configuration.sensors)
     location = _resolve(configuration, configuration.location) if configuration.location else None
     generators = _resolve_all(configuration, configuration.generators)
@@ -115,9 +120,18 @@ def _found_sensors(configuration: Configuration) -> tuple[list[Table], list[Prob
     found, probed = working_sensors(configuration.host_root)
     if not found:
         configuration.problems.add_setting("sensors", no_sensor_works(probed))
-    names = [item.plugin.name for item in found]
+    plugins = [item.plugin for item in found]
     unused = [item for item in probed if not item.probe.works and item.probe.remedy]
-    return [Table(SENSOR, ("sensors", name), name, name) for name in names], unused
+    return [Table(SENSOR, ("sensors", it.name), it.name, it.reference) for it in plugins], unused
+
+
+def _look_for_location(configuration: Configuration) -> None:
+    """Take a location that knows more of this machine, in place of the country by its time zone."""
+    found = working_location(configuration.host_root)
+    if found is not None and configuration.location is not None:
+        name, reference = found.plugin.name, found.plugin.reference
+        options = configuration.location.options if name in LIVE_LOCATIONS else {}
+        configuration.location = Table(LOCATION, ("location",), "location", reference, options=options)
 
 
 def _resolve_all(configuration: Configuration, tables: Sequence[Table]) -> list[Resolved]:
@@ -131,9 +145,10 @@ def _resolve(configuration: Configuration, table: Table) -> Resolved | None:
     try:
         plugin = find_plugin(table.kind, table.plugin)
         if plugin is None:
-            problems.add_for(table, (), *_not_installed(table.kind, table.plugin))
+            problems.add_for(table, (), *not_installed(table.kind, table.plugin))
             return None
-        loaded = load_plugin(plugin) if table.kind is HOOK else load_class(plugin)
+        with _slow_import_is_said(plugin):
+            loaded = load_plugin(plugin) if table.kind is HOOK else load_class(plugin)
     except PluginError as error:
         problems.add_for(table, (), str(error), plugin.origin if plugin else "")
         return None
@@ -145,16 +160,16 @@ def _resolve(configuration: Configuration, table: Table) -> Resolved | None:
     return Resolved(table, plugin, loaded, options) if options is not None else None
 
 
-def _not_installed(kind: Kind, name: str) -> tuple[str, str]:
-    message = f"no {kind.word} named '{name}' is installed"
-    distribution = distribution_of(kind, name)
-    if distribution is not None:
-        return message, f"pip install {distribution}"
-    names = [plugin.name for plugin in installed_plugins(kind)]
-    meant = nearest(name, names)
-    if meant is not None:
-        return f"{message}; did you mean '{meant}'?", ""
-    return message, f"installed: {', '.join(names) or 'none'}"
+@contextmanager
+def _slow_import_is_said(plugin: InstalledPlugin) -> Iterator[None]:
+    message = f"{plugin.kind.word} {plugin.origin}: its import takes longer than {_SLOW_IMPORT_SECONDS:g} s"
+    timer = threading.Timer(_SLOW_IMPORT_SECONDS, logger.warning, (message,))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _validated(
@@ -334,6 +349,7 @@ class _Assembler:
             assert isinstance(exporter, Exporter)
             if exporter.metric_prefix_name is None:
                 exporter.metric_prefix_name = self._configuration.metric_prefix_name
+            exporter.attach(context)
             self._pipeline.add_exporter(
                 context.component,
                 exporter,
@@ -372,6 +388,7 @@ class _Assembler:
             components=self._pipeline.components,
             clock=self._pipeline.clock,
             host_root=self._configuration.host_root,
+            pulse=self._pipeline.pulse,
             metric_prefix_name=self._configuration.metric_prefix_name,
         )
         self._pipeline.at_stop.append(context.close)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
 from collections.abc import AsyncGenerator, Sequence
@@ -34,8 +35,10 @@ class Collector:
         async with aclosing(metrics):
             async for metric in metrics:
                 value = metric.value
-                if callable(value):
-                    value = await value()
+                if callable(value) and not isinstance(value, float):
+                    value = value()
+                    if inspect.isawaitable(value):
+                        value = await value
                 if value is not None and self._is_sound(metric.name, value):
                     records.append(self._record(metric, value, window))
         return Batch.of_window(self._generator, window, records)
@@ -65,8 +68,11 @@ class Collector:
         return complete
 
     def _is_sound(self, name: str, value: float) -> bool:
-        if math.isfinite(value):
-            return True
+        try:
+            if math.isfinite(value):
+                return True
+        except TypeError:
+            raise TypeError(f"{name} is {value!r}, which is no number") from None
         if name not in self._warned:
             self._warned.add(name)
             logger.warning("generator %s: %s is %r, which is no figure; it is left out", self._generator, name, value)

@@ -94,15 +94,25 @@ def _best(accounts: Sequence[tuple[int, Account]], scope: Scope) -> Part | None:
 
 
 def _distinct_extra(accounts: Sequence[tuple[int, Account]]) -> list[Part]:
-    """Extra devices; one that two sensors know by the same tags counts once."""
+    """Extra devices; one that two sensors know by the same tags counts once.
+
+    One without tags stands for all of its component: it gives way where another sensor knows such devices better.
+    """
     owners: dict[object, Source] = {}
     distinct: list[Part] = []
     extra = [(index, account) for index, account in accounts if account.device.scope is Scope.EXTRA]
     for index, account in sorted(extra, key=lambda candidate: _quality(candidate[1])):
         identity = account.device.tags or (account.source.name, account.device.name)
-        if owners.setdefault(identity, account.source) is account.source:
+        is_known_better = not account.device.tags and any(_is_better(part.account, account) for part in distinct)
+        if not is_known_better and owners.setdefault(identity, account.source) is account.source:
             distinct.append(Part(index, account))
     return sorted(distinct, key=lambda part: part.index)
+
+
+def _is_better(one: Account, other: Account) -> bool:
+    component = other.device.component
+    is_same = component is not UsageType.HOST and _is(one, component) and one.source is not other.source
+    return is_same and one.fidelity.rank < other.fidelity.rank
 
 
 def _by_quality(accounts: Iterable[tuple[int, Account]]) -> list[list[tuple[int, Account]]]:

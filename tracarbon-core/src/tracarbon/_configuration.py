@@ -17,17 +17,18 @@ from tracarbon.exceptions import ConfigurationError
 DEFAULT_INTERVAL_SECONDS = 60.0
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
-_SECTIONS = {"sensors": SENSOR, "generators": GENERATOR, "exporters": EXPORTER, "hooks": HOOK}
+SECTIONS = {"sensors": SENSOR, "generators": GENERATOR, "exporters": EXPORTER, "hooks": HOOK}
 _SETTINGS = ("interval", "metric_prefix_name", "log_level", "host_root")
-_TOP_LEVEL = (*_SETTINGS, "tags", "location", *_SECTIONS)
-_RESERVED = {
+_TOP_LEVEL = (*_SETTINGS, "tags", "location", *SECTIONS)
+LIVE_LOCATIONS = ("country", "aws")
+RESERVED = {
     SENSOR: ("plugin", "interval", "optional"),
     LOCATION: ("plugin", "optional"),
     GENERATOR: ("plugin", "inputs", "interval", "optional"),
     EXPORTER: ("plugin", "inputs", "interval", "optional"),
     HOOK: ("plugin", "optional"),
 }
-_RESERVED_WORDS = ("plugin", "inputs", "interval", "optional")
+RESERVED_WORDS = ("plugin", "inputs", "interval", "optional")
 
 
 @dataclass(slots=True)
@@ -105,6 +106,7 @@ class Configuration:
     host_root: Path = Path("/")
     tags: dict[str, str] = field(default_factory=dict)
     location: Table | None = None
+    is_location_open: bool = False
     sensors: list[Table] = field(default_factory=list)
     generators: list[Table] = field(default_factory=list)
     exporters: list[Table] = field(default_factory=list)
@@ -127,6 +129,7 @@ def load_configuration(
     _apply_overrides(configuration, overrides or Overrides())
     _check_host_root(configuration)
     _complete(configuration)
+    _apply_live_service(configuration, environment)
     return configuration
 
 
@@ -147,7 +150,7 @@ def _from_document(document: Document) -> Configuration:
             _read_tags(configuration, value)
         elif key == "location":
             configuration.location = _read_table(problems, LOCATION, ("location",), value, default_plugin="country")
-        elif key in _SECTIONS:
+        elif key in SECTIONS:
             setattr(configuration, key, _read_section(problems, key, value))
         else:
             meant = nearest(key, _TOP_LEVEL)
@@ -168,10 +171,11 @@ def _read_setting(configuration: Configuration, key: str, value: object) -> None
             problems.add((key,), f"has to be printable and without blanks, not {value!r}")
     elif key == "host_root":
         configuration.host_root = Path(value)
-    elif value.upper() in LOG_LEVELS:
-        configuration.log_level = value.upper()
     else:
-        problems.add((key,), f"no log level {value!r}; there are {', '.join(LOG_LEVELS)}")
+        try:
+            configuration.log_level = parse_log_level(value)
+        except ValueError as error:
+            problems.add((key,), str(error))
 
 
 def _read_tags(configuration: Configuration, value: object) -> None:
@@ -190,7 +194,7 @@ def _read_tags(configuration: Configuration, value: object) -> None:
 
 
 def _read_section(problems: Problems, section: str, value: object) -> list[Table]:
-    kind = _SECTIONS[section]
+    kind = SECTIONS[section]
     if not isinstance(value, dict):
         problems.add((section,), f"has to hold tables such as [{section}.NAME], not {_type_of(value)}")
         return []
@@ -210,9 +214,9 @@ def _read_table(
         return None
     table = Table(kind, path, name=path[-1], plugin=default_plugin)
     for key, item in value.items():
-        if key in _RESERVED[kind]:
+        if key in RESERVED[kind]:
             _read_reserved(problems, table, key, item)
-        elif key in _RESERVED_WORDS:
+        elif key in RESERVED_WORDS:
             problems.add((*path, key), f"means nothing for a {kind.word}")
         else:
             table.options[key] = item
@@ -271,11 +275,32 @@ def _apply_environment(configuration: Configuration, environment: Mapping[str, s
             _set_log_level(configuration, variable, value)
 
 
+def _apply_live_service(configuration: Configuration, environment: Mapping[str, str]) -> None:
+    """A key for a live carbon intensity in the environment is for the locations that take one, whoever named them."""
+    location = configuration.location
+    if "TRACARBON_CO2SIGNAL_API_KEY" in environment and location is not None and location.plugin in LIVE_LOCATIONS:
+        for option in ("co2signal_api_key", "co2signal_url"):
+            variable = f"TRACARBON_{option.upper()}"
+            if variable in environment:
+                location.options[option] = environment[variable]
+
+
+def parse_log_level(value: str) -> str:
+    """Return a log level in upper case.
+
+    Raises:
+        ValueError: there is no such level; says which there are.
+    """
+    if value.upper() not in LOG_LEVELS:
+        raise ValueError(f"no log level {value!r}; there are {', '.join(LOG_LEVELS)}")
+    return value.upper()
+
+
 def _set_log_level(configuration: Configuration, place: str, value: str) -> None:
-    if value.upper() in LOG_LEVELS:
-        configuration.log_level = value.upper()
-    else:
-        configuration.problems.add_setting(place, f"no log level {value!r}; there are {', '.join(LOG_LEVELS)}")
+    try:
+        configuration.log_level = parse_log_level(value)
+    except ValueError as error:
+        configuration.problems.add_setting(place, str(error))
 
 
 def _country_table(country: str, said_by: str) -> Table:
@@ -316,8 +341,9 @@ def _default_generators() -> list[Table]:
 
 
 def _complete(configuration: Configuration) -> None:
-    """Fill in what was not said. Sensors are left out: the best is found by probing."""
+    """Fill in what was not said. Sensors are left out: the best is found by probing, as may a better location be."""
     if configuration.location is None:
+        configuration.is_location_open = True
         configuration.location = Table(LOCATION, ("location",), name="location", plugin="country")
     if not configuration.generators:
         configuration.generators = _default_generators()

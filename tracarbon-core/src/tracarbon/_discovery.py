@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
@@ -9,6 +11,7 @@ from typing import Any
 
 from stevedore.driver import DriverManager
 
+from tracarbon._document import nearest
 from tracarbon.exceptions import PluginError
 from tracarbon.exporters.exporter import Exporter, MetricGenerator
 from tracarbon.hardwares.sensors import Sensor
@@ -57,6 +60,11 @@ class InstalledPlugin:
     version: str
 
     @property
+    def reference(self) -> str:
+        """What names this plugin and no other in a file: the distribution, a colon and the name."""
+        return f"{self.distribution}:{self.name}"
+
+    @property
     def origin(self) -> str:
         """The plugin and where it is from, for messages."""
         return f"{self.name}, from {self.distribution} {self.version}"
@@ -85,21 +93,57 @@ def _name_and_version(distribution: metadata.Distribution) -> tuple[str, str]:
 
 
 def distribution_of(kind: Kind, name: str) -> str | None:
-    """Return which of our distributions has a plugin of that name, to tell what to install."""
+    """Return which of our distributions has a plugin of that name, whether it is installed or not."""
     return _KNOWN_DISTRIBUTIONS.get((kind.word, name.casefold()))
+
+
+def not_installed(kind: Kind, name: str) -> tuple[str, str]:
+    """Say that no plugin of that name is installed, and what would help."""
+    message = f"no {kind.word} named '{name}' is installed"
+    distribution = distribution_of(kind, name)
+    if distribution is not None:
+        return message, f"pip install {distribution}"
+    names = [plugin.name for plugin in installed_plugins(kind)]
+    meant = nearest(name, names)
+    if meant is not None:
+        return f"{message}; did you mean '{meant}'?", ""
+    return message, f"installed: {', '.join(names) or 'none'}"
+
+
+def unambiguous_names(plugins: Sequence[InstalledPlugin]) -> list[str]:
+    """Return what to call each plugin: its name, or its reference where several of its kind have that name."""
+    claims = Counter((plugin.kind, plugin.name.casefold()) for plugin in plugins)
+    return [it.name if claims[it.kind, it.name.casefold()] == 1 else it.reference for it in plugins]
 
 
 def find_plugin(kind: Kind, name: str) -> InstalledPlugin | None:
     """Return the installed plugin of that name, in any case, or `None`.
 
+    Args:
+        kind: which contract.
+        name: its name, or `DISTRIBUTION:NAME` where several distributions have one of that name.
+
     Raises:
-        PluginError: several distributions claim the name.
+        PluginError: several distributions claim the name, and it does not say which.
     """
-    matches = [plugin for plugin in installed_plugins(kind) if plugin.name.casefold() == name.casefold()]
+    distribution, colon, bare_name = name.rpartition(":")
+    matches = [plugin for plugin in installed_plugins(kind) if plugin.name.casefold() == bare_name.casefold()]
+    if colon:
+        matches = [plugin for plugin in matches if is_same_distribution(plugin.distribution, distribution)]
     if len(matches) > 1:
         claims = " and ".join(f"{plugin.distribution} {plugin.version}" for plugin in matches)
-        raise PluginError(f"{claims} both have a {kind.word} named {name!r}; uninstall one of them")
+        raise PluginError(
+            f"{claims} both have a {kind.word} named {bare_name!r}; uninstall one of them, "
+            f'or say which one: plugin = "{matches[0].reference}"'
+        )
     return matches[0] if matches else None
+
+
+def is_same_distribution(one: str, other: str) -> bool:
+    """Whether two names are of one distribution: case, and the kind of dash, make no difference."""
+    from packaging.utils import canonicalize_name
+
+    return canonicalize_name(one) == canonicalize_name(other)
 
 
 def load_plugin(plugin: InstalledPlugin) -> Any:
@@ -111,12 +155,7 @@ def load_plugin(plugin: InstalledPlugin) -> Any:
     _refuse_other_core(plugin)
     failures: list[BaseException] = []
     try:
-        driver: Any = DriverManager(
-            plugin.kind.group,
-            plugin.name,
-            invoke_on_load=False,
-            on_load_failure_callback=lambda _manager, _entry_point, error: failures.append(error),
-        ).driver
+        driver = _load(plugin, failures)
     except (Exception, SystemExit) as error:
         cause = failures[0] if failures else error
         raise PluginError(f"it cannot be imported: {type(cause).__name__}: {cause}") from cause
@@ -124,6 +163,32 @@ def load_plugin(plugin: InstalledPlugin) -> Any:
         contract = plugin.kind.contract.__name__
         raise PluginError(f"its entry point gives {driver!r}, which is no subclass of tracarbon's {contract}")
     return driver
+
+
+class _Driver(DriverManager[Any]):
+    """A driver out of the entry points as they are now.
+
+    stevedore's own list is from a file in the user's cache folder, which misses an entry point that was added to an
+    installed distribution within two minutes of its last change: the times in it are single-precision floats.
+    """
+
+    def __init__(self, entry_point: metadata.EntryPoint, failures: list[BaseException]) -> None:
+        self._entry_point = entry_point
+        super().__init__(
+            entry_point.group,
+            entry_point.name,
+            invoke_on_load=False,
+            on_load_failure_callback=lambda _manager, _entry_point, error: failures.append(error),
+        )
+
+    def list_entry_points(self) -> list[metadata.EntryPoint]:
+        return [self._entry_point]
+
+
+def _load(plugin: InstalledPlugin, failures: list[BaseException]) -> Any:
+    named = _entry_points().select(group=plugin.kind.group, name=plugin.name)
+    entry_point = next(it for it in named if it.dist and it.dist.name == plugin.distribution)
+    return _Driver(entry_point, failures).driver
 
 
 def load_class(plugin: InstalledPlugin) -> type[Plugin]:
@@ -136,7 +201,6 @@ def _refuse_other_core(plugin: InstalledPlugin) -> None:
     if plugin.distribution == CORE_DISTRIBUTION:
         return
     from packaging.requirements import InvalidRequirement, Requirement
-    from packaging.utils import canonicalize_name
 
     version = metadata.version(CORE_DISTRIBUTION)
     for text in metadata.requires(plugin.distribution) or ():
@@ -144,7 +208,7 @@ def _refuse_other_core(plugin: InstalledPlugin) -> None:
             requirement = Requirement(text)
         except InvalidRequirement:
             continue
-        if canonicalize_name(requirement.name) == CORE_DISTRIBUTION and not requirement.specifier.contains(
+        if is_same_distribution(requirement.name, CORE_DISTRIBUTION) and not requirement.specifier.contains(
             version, prereleases=True
         ):
             raise PluginError(

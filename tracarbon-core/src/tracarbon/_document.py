@@ -17,6 +17,7 @@ import tomli
 from tracarbon.exceptions import ConfigurationError
 
 MAX_FILE_BYTES = 1024 * 1024
+MIN_DURATION_SECONDS = 0.001
 MAX_DURATION_SECONDS = 86_400
 ENVIRONMENT_PREFIX = "TRACARBON_"
 
@@ -26,9 +27,9 @@ Key: TypeAlias = str | int
 _MAX_PARSED_CHARACTERS = 16 * MAX_FILE_BYTES
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
-_NUMBER = r"[0-9]+(?:\.[0-9]+)?"
-_DURATION = re.compile(r"\s*".join(rf"(?:({_NUMBER})\s*{unit})?" for unit in ("d", "h", "m", "s", "ms")))
-_UNIT = re.compile(rf"{_NUMBER}\s*([^0-9.\s]+)")
+NUMBER = r"[0-9]+(?:\.[0-9]+)?"
+DURATION = re.compile(r"\s*".join(rf"(?:({NUMBER})\s*{unit})?" for unit in ("d", "h", "m", "s", "ms")))
+_UNIT = re.compile(rf"{NUMBER}\s*([^0-9.\s]+)")
 _UNITS = ("d", "h", "m", "s", "ms")
 _UNIT_SECONDS = (86_400.0, 3_600.0, 60.0, 1.0, 0.001)
 
@@ -315,7 +316,7 @@ def parse_seconds(value: object) -> float:
         value: such as `"15s"`, `"500ms"`, `"1m30s"`, `"2h"` or `"1d"`; a number, also as text, is seconds.
 
     Raises:
-        ValueError: it is not a duration, not more than 0, or more than a day.
+        ValueError: it is not a duration, less than a millisecond, or more than a day.
     """
     if isinstance(value, str):
         seconds = _parse_duration(value)
@@ -329,14 +330,16 @@ def parse_seconds(value: object) -> float:
         raise ValueError("nan is not a number of seconds")
     if seconds <= 0:
         raise ValueError(f"{value!r} must be more than 0")
+    if seconds < MIN_DURATION_SECONDS:
+        raise ValueError(f"{value!r} is too short; at least 1ms")
     return float(seconds)
 
 
 def _parse_duration(text: str) -> float:
     text = text.strip()
-    if re.fullmatch(rf"-?{_NUMBER}", text):
+    if re.fullmatch(rf"-?{NUMBER}", text):
         return float(text)
-    match = _DURATION.fullmatch(text.removeprefix("-"))
+    match = DURATION.fullmatch(text.removeprefix("-"))
     if match is None or not any(match.groups()):
         units = (unit for unit in _UNIT.findall(text) if unit not in _UNITS)
         unknown = next(units, None)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tracarbon._clock import Clock
 from tracarbon._mailbox import Mailbox
-from tracarbon._runner import Runner, TimeoutExceeded, back_off_seconds, describe
+from tracarbon._runner import Runner, Terms, TimeoutExceeded, back_off_seconds, describe
 from tracarbon._states import Component
 from tracarbon.exceptions import DeliveryUnknown, PermanentExportError, ReceiverGone, RetryableExportError
 from tracarbon.exporters.exporter import Exporter
@@ -18,8 +17,7 @@ class ExporterRunner(Runner):
 
     Args:
         mailbox: what there is to deliver.
-        interval_seconds: at least so long between two deliveries; 0 for every batch.
-        timeout_seconds: how long one delivery may take.
+        terms: at least the interval lies between two deliveries; 0 for every batch.
         on_exported: called with each batch that arrived.
         on_gone: called when the receiver is gone for good.
     """
@@ -31,23 +29,17 @@ class ExporterRunner(Runner):
         component: Component,
         plugin: Exporter,
         mailbox: Mailbox,
+        terms: Terms,
+        *,
         on_exported: Callable[[str, Batch], None],
         on_gone: Callable[[], None],
-        *,
-        optional: bool,
-        clock: Clock,
-        interval_seconds: float,
-        timeout_seconds: float,
     ) -> None:
-        super().__init__(component, plugin, optional=optional, clock=clock)
+        super().__init__(component, plugin, terms)
         self.mailbox = mailbox
         self._on_exported = on_exported
         self._on_gone = on_gone
-        self._interval = interval_seconds
-        self._timeout = timeout_seconds
         self._in_flight: Batch | None = None
         self._leave_alone_seconds: float | None = None
-        self.dropped_records = 0
         self.is_gone = False
         self._must_rest = False
 
@@ -60,6 +52,19 @@ class ExporterRunner(Runner):
     def owes_something(self) -> bool:
         """Whether there are records that were not delivered."""
         return self.undelivered_records > 0
+
+    def put(self, batch: Batch) -> None:
+        """Take a batch to be delivered; never waits. One that is merged since the exporter is late is counted."""
+        merged = self.mailbox.merged
+        self.mailbox.put(batch)
+        if self._in_flight is not None or self._failures:
+            self.component.merged_batches += self.mailbox.merged - merged
+
+    def give_up(self) -> int:
+        """Count what was not delivered as dropped, and return how many records that are."""
+        records = self.undelivered_records
+        self.component.dropped_records += records
+        return records
 
     def finish(self) -> None:
         """Ask it to deliver what is there and come to its end."""
@@ -90,7 +95,7 @@ class ExporterRunner(Runner):
     async def _deliver(self, batch: Batch) -> bool:
         """Try once; what is left goes back to the mailbox, or stays in flight where it may have arrived."""
         try:
-            await self.call(self.plugin.export(batch), self._timeout)
+            await self.call(self.plugin.export(batch))
         except DeliveryUnknown as error:
             self.failed(error)
             self._must_rest = True
@@ -103,7 +108,7 @@ class ExporterRunner(Runner):
             return True
         except PermanentExportError as error:
             self._in_flight = None
-            self.dropped_records += len(batch)
+            self.component.dropped_records += len(batch)
             self.component.failed(f"{len(batch)} records dropped: {describe(error)}")
             return True
         except Exception as error:

@@ -7,10 +7,9 @@ from collections.abc import Callable
 
 import anyio
 
-from tracarbon._clock import Clock
 from tracarbon._collect import Collector
 from tracarbon._meter import MeterView
-from tracarbon._runner import Runner
+from tracarbon._runner import Runner, Terms
 from tracarbon._states import Component
 from tracarbon.exporters.exporter import MetricGenerator
 from tracarbon.metrics import Batch
@@ -21,9 +20,9 @@ class GeneratorRunner(Runner):
 
     Args:
         view: its view; a window is consumed only when the generator has done with it.
+        terms: it runs at the first window that is closed in each interval; 0 for every window.
+        collector: makes batches of its metrics.
         deliver: where its batches go.
-        interval_seconds: it runs at the first window that is closed in each such stretch of time; 0 for every window.
-        timeout_seconds: how long one run may take.
     """
 
     plugin: MetricGenerator
@@ -33,20 +32,15 @@ class GeneratorRunner(Runner):
         component: Component,
         plugin: MetricGenerator,
         view: MeterView,
+        terms: Terms,
+        *,
         collector: Collector,
         deliver: Callable[[Batch], None],
-        *,
-        optional: bool,
-        clock: Clock,
-        interval_seconds: float,
-        timeout_seconds: float,
     ) -> None:
-        super().__init__(component, plugin, optional=optional, clock=clock)
+        super().__init__(component, plugin, terms)
         self._view = view
         self._collector = collector
         self._deliver = deliver
-        self._interval = interval_seconds
-        self._timeout = timeout_seconds
         self._ticked = anyio.Event()
         self._slot = -1
         self._has_window = False
@@ -91,7 +85,7 @@ class GeneratorRunner(Runner):
         if window.seconds <= 0:
             return
         try:
-            batch = await self.call(self._collector.collect(self.plugin.generate(), window), self._timeout)
+            batch = await self.call(self._collector.collect(self.plugin.generate(), window))
         except Exception as error:
             self.failed(error)
         else:

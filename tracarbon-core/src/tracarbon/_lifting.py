@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +23,7 @@ from tracarbon.exceptions import TracarbonException
 from tracarbon.exporters.exporter import Exporter, MetricGenerator
 from tracarbon.general_metrics import CarbonEmissionGenerator, EnergyConsumptionGenerator
 from tracarbon.hardwares.sensors import Sensor
+from tracarbon.locations.country import Country
 from tracarbon.locations.location import Location
 from tracarbon.plugin import PluginContext, is_made_from_fields
 
@@ -64,8 +65,12 @@ class Lifting:
         self._restore: list[Callable[[], None]] = []
         self.pipeline.at_stop.append(self._put_back)
         generators = exporter.metric_generators or default_generators(location)
-        self._add_locations(generators)
         try:
+            for generator in generators:
+                if not isinstance(generator, MetricGenerator):
+                    raise TypeError(f"metric_generators has {generator!r}, which is no MetricGenerator")
+                self._settle_location(generator)
+            self._add_locations(generators)
             for generator in generators:
                 self._lift(generator)
         except BaseException:
@@ -73,17 +78,48 @@ class Lifting:
             raise
         if exporter.metric_prefix_name is None:
             self._set(exporter, "metric_prefix_name", metric_prefix_name)
-        self.pipeline.add_exporter(self.pipeline.components.add("exporter", exporter.get_name()), exporter)
+        self._add_exporter(exporter)
+
+    def _add_exporter(self, exporter: Exporter) -> None:
+        pipeline = self.pipeline
+        component = pipeline.components.add("exporter", exporter.get_name())
+        context = PluginContext(
+            component.name,
+            meter=pipeline.view(follows=True),
+            location=self._location,
+            component=component,
+            components=pipeline.components,
+            clock=pipeline.clock,
+            host_root=self._host_root,
+            pulse=pipeline.pulse,
+            metric_prefix_name=exporter.metric_prefix_name or "",
+        )
+        pipeline.at_stop.append(context.close)
+        exporter.attach(context)
+        pipeline.add_exporter(component, exporter)
+
+    def _settle_location(self, generator: MetricGenerator) -> None:
+        emission = getattr(generator, "carbon_emission", None)
+        if generator.location is None and type(generator) is not MetricGenerator:
+            self._set(generator, "location", getattr(emission, "location", None) or self._default_location(generator))
+        if isinstance(emission, CarbonEmission) and emission.location is None:
+            self._set(emission, "location", generator.location)
+
+    def _default_location(self, generator: MetricGenerator) -> Location:
+        key, default = getattr(generator, "co2signal_api_key", None), self._location
+        if not key or type(default) is not Country or default.co2signal_api_key:
+            return default
+        return Country.live(default.name, key, default.co2signal_url)
 
     def _add_locations(self, generators: Sequence[MetricGenerator]) -> None:
-        used = {id(location): location for location in (item.location or self._location for item in generators)}
+        used = {id(location): location for generator in generators for location in _locations_of(generator)}
+        if not used:
+            return
         first, *others = used.values()
         component = self.pipeline.components.add("location", "location")
         self.pipeline.set_location(component, _Locations([first, *others]) if others else first)
 
     def _lift(self, generator: MetricGenerator) -> None:
-        if generator.location is None:
-            self._set(generator, "location", self._location)
         holder = self._sensor_holder(generator)
         view = self.pipeline.view(self._names_of(getattr(holder, "energy_consumption", None)) if holder else None)
         if holder is not None:
@@ -96,8 +132,7 @@ class Lifting:
         """Return the object whose `energy_consumption` the generator reads, if it reads any."""
         if hasattr(generator, "carbon_emission"):
             if generator.carbon_emission is None:
-                location = generator.location or self._location
-                self._set(generator, "carbon_emission", CarbonEmission(location=location))
+                self._set(generator, "carbon_emission", CarbonEmission(location=generator.location))
             return generator.carbon_emission
         return generator if hasattr(generator, "energy_consumption") else None
 
@@ -141,6 +176,13 @@ class Lifting:
         for restore in reversed(self._restore):
             restore()
         self._restore.clear()
+
+
+def _locations_of(generator: MetricGenerator) -> Iterator[Location]:
+    emission = getattr(generator, "carbon_emission", None)
+    for location in (generator.location, getattr(emission, "location", None)):
+        if location is not None:
+            yield location
 
 
 def _is_same(one: Sensor, other: Sensor) -> bool:

@@ -14,6 +14,9 @@ class Mailbox:
 
     Args:
         max_series: past this many series, amounts and energy fold into one `overflow` series per name.
+
+    Attributes:
+        merged: how many batches were merged into one of an older window, since that one was still there.
     """
 
     def __init__(self, max_series: int = MAX_SERIES) -> None:
@@ -32,7 +35,7 @@ class Mailbox:
         if self._pending is None:
             self._pending = batch if len(batch) <= self._max_series else batch.folded_to(self._max_series, ())
         else:
-            self.merged += 1
+            self.merged += batch.window.end > self._pending.window.end
             self._pending = self._pending.merged_with(batch, self._max_series)
         self._changed.set()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from tracarbon._accounts import Account, Balance, Closing, Source
@@ -74,11 +74,9 @@ class Meter:
 
     def close(self) -> Closing:
         """Close the window now."""
-        before = self.closing
-        closing = self._take_stock(self._clock.monotonic())
-        for account, gain in zip(self._accounts, closing.gains_since(before), strict=True):
-            account.missed = 0 if gain.seconds > 0 else account.missed + 1
-        return closing
+        for account in self._accounts:
+            account.close()
+        return self._take_stock(self._clock.monotonic())
 
     def accounts(self, sensors: Collection[str] | None) -> list[tuple[int, Account]]:
         """Return the accounts in the latest closing, of `sensors` or of all, each with its index there."""
@@ -153,11 +151,20 @@ class Carry(NamedTuple):
 class ReadWindow(NamedTuple):
     """What a view read of a window, and what it leaves to the next."""
 
-    usage: EnergyUsage
+    watts: Mapping[UsageType, float]
+    seconds: float | None
+    provenance: Mapping[UsageType, Provenance]
+    devices: Sequence[DeviceUsage]
     carry: Carry
+
+    @property
+    def usage(self) -> EnergyUsage:
+        """A new one each time: it is the caller's own, who may convert it in place."""
+        return usage_of_components(self.watts, self.seconds, self.provenance, self.devices)
 
 
 _NO_CARRY = Carry({})
+_NOTHING_READ = ReadWindow({}, None, {}, (), _NO_CARRY)
 
 
 class MeterView(Sensor):
@@ -180,20 +187,20 @@ class MeterView(Sensor):
         self._composition = compose(())
         self._start = self._closing = meter.closing
         self._carry = _NO_CARRY
-        self._read = ReadWindow(EnergyUsage(), _NO_CARRY)
+        self._read = _NOTHING_READ
 
     async def get_energy_usage(self) -> EnergyUsage:
-        """Return the window that the view stands at; each caller gets a copy of its own."""
+        """Return the window that the view stands at; each caller gets one of its own."""
         if self._follows and self._closing is not self._meter.closing:
             self.advance()
             self.commit()
-        return self._read.usage.model_copy()
+        return self._read.usage
 
     def reset(self) -> None:
         """Begin at the meter's latest closing."""
         self._start = self._closing = self._meter.closing
         self._carry = _NO_CARRY
-        self._read = ReadWindow(EnergyUsage(), _NO_CARRY)
+        self._read = _NOTHING_READ
 
     @property
     def window(self) -> Window:
@@ -259,10 +266,13 @@ class _WindowReading:
         for usage_type, component in self._composition.components.items():
             self._take(usage_type, component, self._figure(usage_type, component))
         seconds = self._end.at - self._start.at
-        usage = usage_of_components(
-            self._watts, seconds if seconds > 0 else None, self._provenance, self._device_usages()
+        return ReadWindow(
+            self._watts,
+            seconds if seconds > 0 else None,
+            self._provenance,
+            self._device_usages(),
+            Carry(self._still_waiting, self._is_bridged),
         )
-        return ReadWindow(usage, Carry(self._still_waiting, self._is_bridged))
 
     def _read_host(self) -> None:
         whole, host = self._composition.whole, self._composition.host
@@ -309,28 +319,28 @@ class _WindowReading:
             gains = self._end.gains_since(self._waiting[usage_type])
         watts = joules = seconds = low = high = 0.0
         for part in component.parts:
-            gain = gains[part.index]
+            part_joules, part_seconds, part_low, part_high = gains[part.index]
             inside = self._watts_inside(part, gains) if part.inside else 0.0
-            if gain.seconds <= 0 or inside is None:
+            if part_seconds <= 0 or inside is None:
                 if part.account.missed < self._patience:
                     return None
                 continue
-            part_watts = max(0.0, gain.joules / gain.seconds - inside)
-            inner_joules = gain.joules - part_watts * gain.seconds if inside else 0.0
+            part_watts = max(0.0, part_joules / part_seconds - inside)
+            inner_joules = part_joules - part_watts * part_seconds if inside else 0.0
             watts += part_watts
-            joules += gain.joules - inner_joules
-            low += gain.low_joules - inner_joules
-            high += gain.high_joules - inner_joules
-            seconds = max(seconds, gain.seconds)
+            joules += part_joules - inner_joules
+            low += part_low - inner_joules
+            high += part_high - inner_joules
+            seconds = max(seconds, part_seconds)
         return _Figure(watts, joules, seconds, low, high) if seconds > 0 else None
 
     def _watts_inside(self, part: Part, gains: Sequence[Balance]) -> float | None:
         """Return the watts of the devices inside that count for another component; `None` where one is missing."""
         watts = 0.0
         for index, account in part.inside:
-            gain = gains[index]
-            if gain.seconds > 0:
-                watts += gain.joules / gain.seconds
+            joules, seconds, _, _ = gains[index]
+            if seconds > 0:
+                watts += joules / seconds
             elif account.missed < self._patience:
                 return None
         return watts
@@ -338,9 +348,11 @@ class _WindowReading:
     def _device_usages(self) -> list[DeviceUsage]:
         readings = []
         for index, account in self._composition.accounts:
-            joules, seconds, _, _ = self._gains[index]
+            joules, seconds, low, high = self._gains[index]
             if seconds > 0:
-                readings.append(DeviceUsage(account.device, joules / seconds, seconds))
+                band = Band(low / seconds, high / seconds) if low < joules or high > joules else None
+                origin = Provenance(account.source.name, account.fidelity, seconds, account.source.method, band)
+                readings.append(DeviceUsage(account.device, joules / seconds, seconds, band, origin))
         return readings
 
 

@@ -6,9 +6,10 @@ import logging
 import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 from tracarbon._clock import Clock, SystemClock
 from tracarbon._collect import Collector
@@ -17,7 +18,8 @@ from tracarbon._generator_runner import GeneratorRunner
 from tracarbon._listener import Listener
 from tracarbon._mailbox import Mailbox
 from tracarbon._meter import Meter, MeterView
-from tracarbon._runner import LocationRunner, Runner, describe
+from tracarbon._pulse import Pulse
+from tracarbon._runner import LocationRunner, Runner, Terms, describe
 from tracarbon._sampler import Sampler
 from tracarbon._states import Component, Components, ComponentState
 from tracarbon.exceptions import StartupError
@@ -81,6 +83,7 @@ class Pipeline:
         self.interval_seconds = interval_seconds
         self.clock = clock or SystemClock()
         self.components = Components()
+        self.pulse = Pulse(interval_seconds)
         self.meter = Meter(self.clock)
         self.listeners: list[Listener] = []
         self.at_stop: list[Callable[[], None]] = []
@@ -207,66 +210,62 @@ class Pipeline:
             raise StartupError("\n".join(errors))
 
     def _make_runners(self) -> None:
-        self._mailboxes = {entry.component.name: Mailbox() for entry in self._exporters}
         self._exporter_runners = [self._exporter_runner(entry) for entry in self._exporters]
         self._samplers = [self._sampler(entry) for entry in self._sensors]
         self._generator_runners = [self._generator_runner(entry) for entry in self._generators]
         self._runners: list[Runner] = [*self._samplers, *self._generator_runners, *self._exporter_runners]
         if (entry := self._location) is not None:
-            runner = LocationRunner(entry.component, entry.plugin, optional=entry.optional, clock=self.clock)
-            self._runners.insert(0, runner)
+            self._runners.insert(0, LocationRunner(entry.component, entry.plugin, self._terms(entry)))
+
+    def _terms(
+        self, entry: _Entry[Any], *, interval_seconds: float | None = None, timeout_seconds: float = _CALL_SECONDS
+    ) -> Terms:
+        interval = interval_seconds or entry.interval_seconds or 0.0
+        return Terms(self.clock, entry.optional, interval, timeout_seconds)
 
     def _sampler(self, entry: _Entry[Sensor]) -> Sampler:
         interval = entry.interval_seconds or entry.plugin.sampling_interval_seconds
+        timeout = max(_READ_SECONDS, min(self.interval_seconds, interval, _CALL_SECONDS))
         return Sampler(
             entry.component,
             entry.plugin,
             self.meter,
-            optional=entry.optional,
-            clock=self.clock,
-            interval_seconds=interval,
+            self._terms(entry, interval_seconds=interval, timeout_seconds=timeout),
             tick_seconds=self.interval_seconds,
-            timeout_seconds=max(_READ_SECONDS, min(self.interval_seconds, interval, _CALL_SECONDS)),
             patience_seconds=self._patience_seconds,
         )
 
     def _generator_runner(self, entry: _GeneratorEntry) -> GeneratorRunner:
         name = entry.component.name
         routes = [
-            self._mailboxes[exporter.component.name]
-            for exporter in self._exporters
+            runner
+            for exporter, runner in zip(self._exporters, self._exporter_runners, strict=True)
             if exporter.inputs is None or name in exporter.inputs
         ]
         return GeneratorRunner(
             entry.component,
             entry.plugin,
             entry.view,
-            Collector(name, self._tags),
-            lambda batch: self._deliver(batch, routes),
-            optional=entry.optional,
-            clock=self.clock,
-            interval_seconds=entry.interval_seconds or 0.0,
-            timeout_seconds=_CALL_SECONDS,
+            self._terms(entry),
+            collector=Collector(name, self._tags),
+            deliver=lambda batch: self._deliver(batch, routes),
         )
 
     def _exporter_runner(self, entry: _ExporterEntry) -> ExporterRunner:
         return ExporterRunner(
             entry.component,
             entry.plugin,
-            self._mailboxes[entry.component.name],
-            self._exported,
-            self._receiver_gone,
-            optional=entry.optional,
-            clock=self.clock,
-            interval_seconds=entry.interval_seconds or 0.0,
-            timeout_seconds=_CALL_SECONDS,
+            Mailbox(),
+            self._terms(entry),
+            on_exported=self._exported,
+            on_gone=self._receiver_gone,
         )
 
-    def _deliver(self, batch: Batch, mailboxes: Iterable[Mailbox]) -> None:
+    def _deliver(self, batch: Batch, exporters: Iterable[ExporterRunner]) -> None:
         for listener in self.listeners:
             listener.window_closed(batch)
-        for mailbox in mailboxes:
-            mailbox.put(batch)
+        for exporter in exporters:
+            exporter.put(batch)
 
     def _exported(self, exporter: str, batch: Batch) -> None:
         for listener in self.listeners:
@@ -328,26 +327,38 @@ class Pipeline:
             while not self._is_stopping():
                 await self.clock.sleep_until(due)
                 await self._tick()
-                tick = max(tick + 1, math.floor((self.clock.monotonic() - start) / interval) + 1)
+                # Rounding must not make a close at the very instant of a tick come before it.
+                due_tick = math.floor((self.clock.monotonic() - start) / interval + 1e-6) + 1
+                self.pulse.skipped_ticks += max(0, due_tick - (tick + 1))
+                tick = max(tick + 1, due_tick)
                 due = start + tick * interval
 
     async def _tick(self, *, is_last: bool = False) -> None:
+        begun_at = self.clock.monotonic()
         await self._read_sensors(is_last=is_last)
         closing = self.meter.close()
+        self._beat(begun_at)
         for runner in self._generator_runners:
             runner.tick(closing.at - self.meter.opened_at, last=is_last)
 
+    def _beat(self, begun_at: float) -> None:
+        pulse, now = self.pulse, self.clock.monotonic()
+        pulse.ticks += 1
+        pulse.last_tick_at = now
+        pulse.tick_seconds += now - begun_at
+
     async def _read_sensors(self, *, is_last: bool = False) -> None:
         """Ask every sensor for a fresh reading; one that does not answer soon brings its joules in the next window."""
-        events = [(sampler, sampler.ask(is_last=is_last)) for sampler in self._samplers]
-        asked = [(sampler, answered) for sampler, answered in events if answered is not None]
-        if not asked:
+        asked = [(sampler, sampler.ask(is_last=is_last)) for sampler in self._samplers]
+        waited_for = [(sampler, number) for sampler, number in asked if number is not None]
+        await checkpoint()  # those that answer at once cost no timer
+        if all(sampler.answers >= number for sampler, number in waited_for):
             return
         with self.clock.timeout(self._patience_seconds):
-            for _, answered in asked:
-                await answered.wait()
-        for sampler, answered in asked:
-            if not answered.is_set():
+            for sampler, number in waited_for:
+                await sampler.wait_for_answer(number)
+        for sampler, number in waited_for:
+            if sampler.answers < number:
                 sampler.note_missed_close()
 
     async def _finish(self, runners: Sequence[Runner], seconds: float) -> None:
@@ -360,12 +371,9 @@ class Pipeline:
     async def _flush(self, seconds: float) -> None:
         await self._finish(self._exporter_runners, seconds)
         for exporter in self._exporter_runners:
-            if exporter.undelivered_records:
+            if records := exporter.give_up():
                 logger.error(
-                    "%s: %d records were not delivered within %g s and are lost",
-                    exporter.component,
-                    exporter.undelivered_records,
-                    seconds,
+                    "%s: %d records were not delivered within %g s and are lost", exporter.component, records, seconds
                 )
 
 

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from tracarbon._discovery import SENSOR, InstalledPlugin, Kind, installed_plugins, load_class
+from tracarbon._discovery import (
+    CORE_DISTRIBUTION,
+    LOCATION,
+    SENSOR,
+    InstalledPlugin,
+    Kind,
+    installed_plugins,
+    load_class,
+)
 from tracarbon._states import Components
 from tracarbon.exceptions import PluginError
 from tracarbon.hardwares.energy import Fidelity, Scope
@@ -17,6 +26,8 @@ from tracarbon.hardwares.sensors import Sensor
 from tracarbon.plugin import Plugin, PluginContext, Probe
 
 PROBE_SECONDS = 3.0
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -43,11 +54,36 @@ class Probed:
 
 def probe_plugins(kind: Kind, host_root: Path) -> list[Probed]:
     """Probe every installed sensor or location; the best first, those that would not work last."""
-    attempts = [_Attempt(plugin, host_root) for plugin in installed_plugins(kind)]
-    for attempt in attempts:
-        attempt.start()
-    deadline = time.monotonic() + PROBE_SECONDS
-    return sorted((attempt.result(deadline - time.monotonic()) for attempt in attempts), key=_order)
+    return _probe(installed_plugins(kind), host_root)
+
+
+def _probe(plugins: Sequence[InstalledPlugin], host_root: Path) -> list[Probed]:
+    probed = call_within(PROBE_SECONDS, [partial(_probed, plugin, host_root) for plugin in plugins])
+    late = Probe(works=False, reason=f"it did not say within {PROBE_SECONDS:g} s whether it works here")
+    said = [item or Probed(plugin, None, late) for plugin, item in zip(plugins, probed, strict=True)]
+    return sorted(said, key=_order)
+
+
+def call_within(seconds: float, functions: Sequence[Callable[[], T]]) -> list[T | None]:
+    """Call functions at the same time, in daemon threads; `None` stands for one that has not returned by then.
+
+    They have to see to their own exceptions. Imports take a lock each: one after another they would be no faster.
+    """
+    results: list[T | None] = [None] * len(functions)
+
+    def call(index: int) -> None:
+        results[index] = functions[index]()
+
+    threads = [
+        threading.Thread(target=call, args=(index,), name=f"tracarbon-attempt-{index}", daemon=True)
+        for index in range(len(functions))
+    ]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + seconds
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    return results[:]
 
 
 def working_sensors(host_root: Path) -> tuple[list[Probed], list[Probed]]:
@@ -59,6 +95,12 @@ def working_sensors(host_root: Path) -> tuple[list[Probed], list[Probed]]:
     working = [item for item in probed if item.probe.works]
     of_host = [item for item in working if _scope(item) is not Scope.EXTRA]
     return of_host[:1] + [item for item in working if _scope(item) is Scope.EXTRA], probed
+
+
+def working_location(host_root: Path) -> Probed | None:
+    """Return a location of another distribution that works here: it knows more of this machine than the time zone."""
+    others = [plugin for plugin in installed_plugins(LOCATION) if plugin.distribution != CORE_DISTRIBUTION]
+    return next((item for item in _probe(others, host_root) if item.probe.works), None)
 
 
 def no_sensor_works(probed: Iterable[Probed]) -> str:
@@ -76,39 +118,24 @@ def _scope(item: Probed) -> Scope:
     return item.loaded.scope if item.loaded is not None and issubclass(item.loaded, Sensor) else Scope.HOST
 
 
-def _order(item: Probed) -> tuple[bool, int, bool, str]:
+def _order(item: Probed) -> tuple[bool, int, bool, bool, str]:
     fidelity = item.probe.fidelity or Fidelity.ESTIMATED
     is_whole_machine = _scope(item) is Scope.WHOLE_MACHINE
-    return not item.probe.works, fidelity.rank, not is_whole_machine, item.plugin.name
+    # Of equals, who was installed on purpose comes before what is always there.
+    is_of_core = item.plugin.distribution == CORE_DISTRIBUTION
+    return not item.probe.works, fidelity.rank, not is_whole_machine, is_of_core, item.plugin.name
 
 
-class _Attempt:
-    def __init__(self, plugin: InstalledPlugin, host_root: Path) -> None:
-        self._plugin = plugin
-        self._host_root = host_root
-        self._loaded: type[Plugin] | None = None
-        self._probe: Probe | None = None
-        self._thread = threading.Thread(target=self._run, name=f"tracarbon-probe-{plugin.name}", daemon=True)
-
-    def start(self) -> None:
-        # Imports take a lock each: one after another they cost no more, and a probe only hangs by itself.
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            self._loaded = load_class(self._plugin)
-            missing = [name for name, option in self._loaded.Options.model_fields.items() if option.is_required()]
-            if missing:
-                self._probe = Probe(works=False, reason=f"it has to be told its {', '.join(missing)}")
-                return
-            probe: Callable[[Any], Probe] = self._loaded.probe  # type: ignore[attr-defined]
-            self._probe = probe(default_context(self._plugin.kind, self._plugin.name, self._host_root))
-        except PluginError as error:
-            self._probe = Probe(works=False, reason=str(error))
-        except (Exception, SystemExit) as error:
-            self._probe = Probe(works=False, reason=f"{type(error).__name__}: {error}")
-
-    def result(self, seconds: float) -> Probed:
-        self._thread.join(max(0.0, seconds))
-        late = Probe(works=False, reason=f"it did not say within {PROBE_SECONDS:g} s whether it works here")
-        return Probed(self._plugin, self._loaded, self._probe or late)
+def _probed(plugin: InstalledPlugin, host_root: Path) -> Probed:
+    loaded: type[Plugin] | None = None
+    try:
+        loaded = load_class(plugin)
+        missing = [name for name, option in loaded.Options.model_fields.items() if option.is_required()]
+        if missing:
+            return Probed(plugin, loaded, Probe(works=False, reason=f"it has to be told its {', '.join(missing)}"))
+        probe: Callable[[Any], Probe] = loaded.probe  # type: ignore[attr-defined]
+        return Probed(plugin, loaded, probe(default_context(plugin.kind, plugin.name, host_root)))
+    except PluginError as error:
+        return Probed(plugin, loaded, Probe(works=False, reason=str(error)))
+    except (Exception, SystemExit) as error:
+        return Probed(plugin, loaded, Probe(works=False, reason=f"{type(error).__name__}: {error}"))

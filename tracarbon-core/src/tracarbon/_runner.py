@@ -6,6 +6,7 @@ import logging
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Coroutine
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import anyio
@@ -45,21 +46,39 @@ def describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """On what terms a component runs.
+
+    Attributes:
+        clock: the pipeline's clock.
+        optional: whether the pipeline may start without it.
+        interval_seconds: how often it works; what that means is the runner's.
+        timeout_seconds: how long one call into the plugin may take.
+    """
+
+    clock: Clock
+    optional: bool
+    interval_seconds: float
+    timeout_seconds: float
+
+
 class Runner(ABC):
     """Runs one component in a task of its own.
 
     Args:
         component: its state.
         plugin: the plugin; entered in this task and left in it.
-        optional: whether the pipeline may start without it.
-        clock: the pipeline's clock.
+        terms: on what terms.
     """
 
-    def __init__(self, component: Component, plugin: Plugin, *, optional: bool, clock: Clock) -> None:
+    def __init__(self, component: Component, plugin: Plugin, terms: Terms) -> None:
         self.component = component
         self.plugin = plugin
-        self.optional = optional
-        self.clock = clock
+        self.clock = terms.clock
+        self.optional = terms.optional
+        self._interval = terms.interval_seconds
+        self._timeout = terms.timeout_seconds
         self.settled = anyio.Event()
         self.finished = anyio.Event()
         self.ending = anyio.Event()
@@ -67,9 +86,8 @@ class Runner(ABC):
         self._finishing = False
         self._pause = anyio.CancelScope()
         self._failures = 0
-        self._deadline = clock.deadline()
+        self._deadline = terms.clock.deadline()
         self._is_calling = False
-        self._timeout_seconds = 0.0
         self._blocking = ""
 
     async def run(self) -> None:
@@ -153,17 +171,17 @@ class Runner(ABC):
                 return
             if self._is_calling:
                 self._is_calling = False
-                self.timed_out(TimeoutExceeded(f"no answer within {self._timeout_seconds:g} s"))
+                self.timed_out(TimeoutExceeded(f"no answer within {self._timeout:g} s"))
 
-    async def call(self, call: Coroutine[Any, Any, T], timeout_seconds: float) -> T:
+    async def call(self, call: Coroutine[Any, Any, T]) -> T:
         """Await a call into the plugin; when it takes longer, `timed_out` is called instead of returning.
 
         Raises:
             Exception: what the plugin raised.
         """
-        self._is_calling, self._timeout_seconds = True, timeout_seconds
+        self._is_calling = True
         try:
-            result = await guard(call, self._deadline, timeout_seconds, self._note_blocking)
+            result = await guard(call, self._deadline, self._timeout, self._note_blocking)
         except Exception:
             self._is_calling = False
             raise

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import anyio
 
-from tracarbon._clock import Clock
 from tracarbon._meter import Meter
-from tracarbon._runner import Runner, TimeoutExceeded
+from tracarbon._runner import Runner, Terms, TimeoutExceeded
 from tracarbon._states import Component
 from tracarbon.hardwares.sensors import Sensor
 
@@ -17,10 +16,12 @@ class Sampler(Runner):
     """Reads one sensor: on its own schedule, and whenever a window is closed.
 
     Args:
-        interval_seconds: its own schedule, or infinity where the windows' closes suffice.
+        terms: its interval is its own schedule, or infinity where the windows' closes suffice.
         tick_seconds: the pipeline's interval; a sample that would fall together with a close is left to the close.
-        timeout_seconds: how long one read may take.
         patience_seconds: one that takes longer than this to answer is asked at a close, but not waited for.
+
+    Attributes:
+        answers: the number of the latest close that was answered.
     """
 
     plugin: Sensor
@@ -30,37 +31,41 @@ class Sampler(Runner):
         component: Component,
         plugin: Sensor,
         meter: Meter,
+        terms: Terms,
         *,
-        optional: bool,
-        clock: Clock,
-        interval_seconds: float,
         tick_seconds: float,
-        timeout_seconds: float,
         patience_seconds: float,
     ) -> None:
-        super().__init__(component, plugin, optional=optional, clock=clock)
+        super().__init__(component, plugin, terms)
         self._meter = meter
-        self._interval = interval_seconds
         self._tick = tick_seconds
-        self._timeout = timeout_seconds
         self._patience = patience_seconds
         self._asked = anyio.Event()
         self._answered = anyio.Event()
-        self._answered.set()
+        self._asks = 0
+        self.answers = 0
         self._listening = False
+        self._is_reading = False
         self._late = False
 
-    def ask(self, *, is_last: bool = False) -> anyio.Event | None:
-        """Ask for a fresh reading; returns the event to wait for, or `None` where there is nothing to wait for.
+    def ask(self, *, is_last: bool = False) -> int | None:
+        """Ask for a fresh reading; returns the number of the answer to wait for, or `None` where there is none.
 
         The last time, one that was late is waited for as well: it has no later window to bring its joules in.
         """
         if not self._listening:
             return None
-        if self._answered.is_set():
+        if self.answers == self._asks:
+            self._asks += 1
+            if not self._is_reading:
+                self._asked.set()
+        return self._asks if is_last or not self._late else None
+
+    async def wait_for_answer(self, number: int) -> None:
+        """Wait until it has given so many answers."""
+        while self.answers < number:
             self._answered = anyio.Event()
-            self._asked.set()
-        return self._answered if is_last or not self._late else None
+            await self._answered.wait()
 
     def note_missed_close(self) -> None:
         """Do not wait for it again until it has answered in time."""
@@ -80,7 +85,7 @@ class Sampler(Runner):
                     await self._read()
         finally:
             self._listening = False
-            self._answered.set()
+            self._note_answered()
 
     def timed_out(self, error: TimeoutExceeded) -> None:
         """Do not wait for it again until it has answered."""
@@ -96,8 +101,8 @@ class Sampler(Runner):
                 await self._asked.wait()
         if self._asked.is_set():
             self._asked = anyio.Event()
-        self._answered = anyio.Event() if self._answered.is_set() else self._answered
-        return not self._finishing
+        self._is_reading = not self._finishing
+        return self._is_reading
 
     def _next_due(self) -> float | None:
         """The next instant of its own schedule that no close of a window falls on."""
@@ -112,7 +117,7 @@ class Sampler(Runner):
     async def _read(self) -> None:
         asked_at = self.clock.monotonic()
         try:
-            usage = await self.call(self.plugin.get_energy_usage(), self._timeout)
+            usage = await self.call(self.plugin.get_energy_usage())
             answered_at = self.clock.monotonic()
             refused = self._meter.record(self.component.name, usage, answered_at)
         except Exception as error:
@@ -121,7 +126,12 @@ class Sampler(Runner):
             self._late = answered_at - asked_at > self._patience
             self.succeeded("; ".join([*usage.problems, *refused]) if usage.problems or refused else "")
         finally:
-            self._answered.set()
+            self._note_answered()
+
+    def _note_answered(self) -> None:
+        self._is_reading = False
+        self.answers = self._asks
+        self._answered.set()
 
     def _read_failed(self, error: Exception) -> None:
         if self._failures + 1 >= REENTER_AFTER_FAILURES:

@@ -32,6 +32,8 @@ class Component:
         state: how it fares now.
         reason: why it is not `ok`, for humans.
         failures: how many calls into it failed.
+        merged_batches: of an exporter, how many batches were merged into one that was still waiting.
+        dropped_records: of an exporter, how many records were refused for good, or given up on at the end.
     """
 
     kind: str
@@ -39,6 +41,8 @@ class Component:
     state: ComponentState = ComponentState.STARTING
     reason: str = ""
     failures: int = 0
+    merged_batches: int = 0
+    dropped_records: int = 0
     _observers: list[Callable[[Component], None]] = field(default_factory=list, repr=False)
 
     def __str__(self) -> str:

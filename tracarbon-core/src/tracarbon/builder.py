@@ -14,11 +14,12 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, TypeVar
 
 import anyio
 
@@ -53,6 +54,8 @@ class _Recording(Listener):
 
 logger = logging.getLogger("tracarbon")
 
+T = TypeVar("T")
+
 _running: set[Tracarbon] = set()
 
 
@@ -76,6 +79,9 @@ class Tracarbon:
         configuration: the settings.
         exporter: where the metrics go, with the generators that it exports; by default standard output.
         location: where the machine is; by default worked out, without leaving the machine.
+
+    Raises:
+        TypeError: `exporter` or `location` is something else.
     """
 
     def __init__(
@@ -85,16 +91,19 @@ class Tracarbon:
         location: Location | None = None,
     ) -> None:
         self.configuration = configuration
-        self.exporter = exporter
-        self.location = location
+        self.exporter = _standard_output() if exporter is None else _checked(exporter, Exporter)
+        self.location = _location_of(configuration) if location is None else _checked(location, Location)
         self._recording = _Recording()
+        self._used_location: Location | None = None
         self._background: BackgroundPipeline | None = None
+        self._lock = threading.Lock()
         self._pid = os.getpid()
 
     @property
     def report(self) -> TracarbonReport:
         """The statistics of the run as they stand."""
-        return self._recording.recorder.snapshot(self.exporter.get_name() if self.exporter else "Stdout")
+        used = self._used_location
+        return self._recording.recorder.snapshot(self.exporter.get_name(), used.known_co2g_kwh if used else None)
 
     def start(self) -> None:
         """Start measuring; returns once the first window is open.
@@ -103,31 +112,73 @@ class Tracarbon:
             StartupError: a sensor or the exporter does not work.
             TracarbonException: it runs already.
         """
-        if self._background is not None and self._pid == os.getpid():
-            raise TracarbonException("this Tracarbon runs already; stop() it first")
-        environment = self.configuration.environment
+        if self._pid != os.getpid():  # a forked child measures for itself
+            self._background, self._lock, self._pid = None, threading.Lock(), os.getpid()
+        if not self._lock.acquire(blocking=False):
+            raise TracarbonException("this Tracarbon is being started or stopped already")
+        try:
+            if self._background is not None:
+                raise TracarbonException("this Tracarbon runs already; stop() it first")
+            self._start()
+        finally:
+            self._lock.release()
+
+    def _start(self) -> None:
         logger.setLevel(self.configuration.log_level)
-        self._recording = _Recording()
+        recording = self._recording = _Recording()
         lifting = Lifting(
-            self._exporter(),
-            self.location or Country(name=environment.get("TRACARBON_COUNTRY", "")),
+            self.exporter,
+            self.location,
             interval_seconds=self.configuration.interval_in_seconds,
             metric_prefix_name=self.configuration.metric_prefix_name,
-            host_root=Path(environment.get("TRACARBON_HOST_ROOT", "/")),
+            host_root=Path(self.configuration.environment.get("TRACARBON_HOST_ROOT", "/")),
         )
-        lifting.pipeline.listeners.append(self._recording)
-        background = BackgroundPipeline(lifting.pipeline)
-        background.start()
+        lifting.pipeline.listeners.append(recording)
+        self._used_location = lifting.pipeline.location
+        self.exporter.event = self.exporter.event or threading.Event()
+        self.exporter.event.clear()
+        self.exporter.stopped = False
+        background = BackgroundPipeline(lifting.pipeline, self._note_end)
+        try:
+            background.start()
+        except BaseException:
+            self._note_end()
+            raise
         self._background = background
-        self._pid = os.getpid()
         _running.add(self)
 
+    def _note_end(self) -> None:
+        self.exporter.metric_report = self.report.metric_report
+        self.exporter.stopped = True
+        if self.exporter.event is not None:
+            self.exporter.event.set()
+
     def stop(self) -> None:
-        """Read the last window, flush the exporter and fill the report. Does nothing when it does not run."""
+        """Read the last window, flush the exporter and fill the report. Does nothing when it does not run.
+
+        Called by the exporter or a generator itself, it only asks for that.
+
+        Raises:
+            TracarbonException: it did not come to its end in time, since a plugin blocks it; says where.
+        """
+        if self._pid != os.getpid():
+            return
         background, self._background = self._background, None
         _running.discard(self)
-        if background is not None and self._pid == os.getpid():
+        if background is not None:
             background.stop()
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Wait until it has come to its end by itself, since nobody reads what it exports any more.
+
+        Args:
+            seconds: how long to wait at most; without it, for as long as it takes.
+
+        Returns:
+            Whether it has come to its end; also `True` where it does not run.
+        """
+        background = self._background
+        return background is None or background.wait(seconds)
 
     async def astart(self) -> None:
         """Start measuring, without blocking the event loop; as bounded in time as `start`, and not cancelled midway."""
@@ -157,12 +208,23 @@ class Tracarbon:
         with anyio.CancelScope(shield=True):
             await self.astop()
 
-    def _exporter(self) -> Exporter:
-        if self.exporter is not None:
-            return self.exporter
-        from tracarbon.exporters.stdout import StdoutExporter
 
-        return StdoutExporter()
+def _checked(given: T, contract: Any) -> T:
+    if not isinstance(given, contract):
+        raise TypeError(f"{given!r} is no {contract.__name__} of tracarbon, but {type(given).__name__}")
+    return given
+
+
+def _standard_output() -> Exporter:
+    from tracarbon.exporters.stdout import StdoutExporter
+
+    return StdoutExporter()
+
+
+def _location_of(configuration: TracarbonConfiguration) -> Location:
+    """Return the country that the settings name; without one it is worked out on entry, not here."""
+    country, key = configuration.environment.get("TRACARBON_COUNTRY", ""), configuration.co2signal_api_key
+    return Country.live(country, key, configuration.co2signal_url) if key else Country(name=country)
 
 
 async def _in_thread(function: Callable[[], None]) -> None:
@@ -191,7 +253,7 @@ class TracarbonBuilder:
     ) -> None:
         self.exporter = exporter
         self.location = location
-        self.configuration = configuration
+        self.configuration = configuration or TracarbonConfiguration()
 
     def with_exporter(self, exporter: Exporter) -> TracarbonBuilder:
         """Add an exporter to the builder."""
@@ -205,4 +267,4 @@ class TracarbonBuilder:
 
     def build(self) -> Tracarbon:
         """Build `Tracarbon` with its configuration."""
-        return Tracarbon(self.configuration or TracarbonConfiguration(), self.exporter, self.location)
+        return Tracarbon(self.configuration, self.exporter, self.location)

@@ -4,29 +4,46 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 
-from tracarbon._configuration import LOG_LEVELS
+from tracarbon._configuration import parse_log_level
 from tracarbon._document import ENVIRONMENT_PREFIX, Problem, parse_seconds
 from tracarbon._environment import read_environment
+from tracarbon._text import Secret
 from tracarbon.exceptions import ConfigurationError
 
-logger = logging.getLogger("tracarbon")
+T = TypeVar("T")
 
-_DOCUMENTED_URL = "https://api.co2signal.com/v1/latest?countryCode="
+
+class _DefaultText(str):
+    """A default, told apart from the same text that a caller gives."""
+
+    __slots__ = ()
+
+
+class _DefaultNumber(int):
+    """A default, told apart from the same number that a caller gives."""
+
+
+_PREFIX = _DefaultText("tracarbon")
+_INTERVAL = _DefaultNumber(60)
+_LOG_LEVEL = _DefaultText("INFO")
+_API_KEY = _DefaultText("")
+_URL = _DefaultText("https://api.co2signal.com/v1/latest?countryCode=")
 
 
 class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", validate_default=True)
 
-    metric_prefix_name: str = "tracarbon"
-    interval_in_seconds: float = 60
-    log_level: str = "INFO"
-    co2signal_api_key: SecretStr = SecretStr("")
-    co2signal_url: str = Field(_DOCUMENTED_URL, validate_default=False)
+    metric_prefix_name: str = _PREFIX
+    interval_in_seconds: float = _INTERVAL
+    log_level: str = _LOG_LEVEL
+    co2signal_api_key: SecretStr = SecretStr(_API_KEY)
+    co2signal_url: str = _URL
 
 
 class TracarbonConfiguration:
@@ -37,20 +54,22 @@ class TracarbonConfiguration:
         interval_in_seconds: seconds between two windows.
         log_level: `DEBUG`, `INFO`, `WARNING`, `ERROR` or `CRITICAL`, in any case.
         co2signal_api_key: key of a live carbon intensity service; never shown.
-        co2signal_url: its address.
+        co2signal_url: its address. The documented service has closed: its address stands for Electricity Maps, which
+            has taken its place.
         env_file_path: the `.env` file; by default the one in the current folder.
 
     Raises:
         ConfigurationError: a setting makes no sense; names it, and where it is from.
+        TracarbonException: there is no such `.env` file.
     """
 
     def __init__(  # noqa: PLR0917 - documented so
         self,
-        metric_prefix_name: str | None = None,
-        interval_in_seconds: float | None = None,
-        log_level: str | None = None,
-        co2signal_api_key: str | None = None,
-        co2signal_url: str | None = None,
+        metric_prefix_name: str = _PREFIX,
+        interval_in_seconds: float = _INTERVAL,
+        log_level: str = _LOG_LEVEL,
+        co2signal_api_key: str = _API_KEY,
+        co2signal_url: str = _URL,
         env_file_path: str | None = None,
     ) -> None:
         arguments = {
@@ -60,22 +79,19 @@ class TracarbonConfiguration:
             "co2signal_api_key": co2signal_api_key,
             "co2signal_url": co2signal_url,
         }
-        given = {name: value for name, value in arguments.items() if value is not None}
-        environment = read_environment(Path(env_file_path) if env_file_path else None)
-        found = {
-            name: environment[ENVIRONMENT_PREFIX + name.upper()]
-            for name in arguments
-            if ENVIRONMENT_PREFIX + name.upper() in environment
+        given = {
+            name: value
+            for name, value in arguments.items()
+            if value is not None and not isinstance(value, _DefaultText | _DefaultNumber)
         }
-        if co2signal_api_key:
-            logger.warning("co2signal_api_key is of no use: no live carbon intensity service is installed")
-        settings = _checked({**found, **given}, given)
+        environment = read_environment(Path(env_file_path) if env_file_path else None)
+        settings = _settled(given, environment)
         self.environment = environment
         self.env_file_path = env_file_path
         self.metric_prefix_name = settings.metric_prefix_name
         self.interval_in_seconds = settings.interval_in_seconds
-        self.log_level = settings.log_level.upper()
-        self.co2signal_api_key = settings.co2signal_api_key.get_secret_value()
+        self.log_level = settings.log_level
+        self.co2signal_api_key: str = Secret(settings.co2signal_api_key.get_secret_value())
         self.co2signal_url = settings.co2signal_url
 
     def __repr__(self) -> str:
@@ -83,26 +99,37 @@ class TracarbonConfiguration:
         return f"TracarbonConfiguration({shown}, log_level={self.log_level!r})"
 
 
-def _checked(values: dict[str, Any], arguments: dict[str, Any]) -> _Settings:
-    def place(name: str) -> str:
-        return name if name in arguments else ENVIRONMENT_PREFIX + name.upper()
+def _settled(given: dict[str, Any], environment: dict[str, str]) -> _Settings:
+    variables = {name: ENVIRONMENT_PREFIX + name.upper() for name in _Settings.model_fields}
+    found = {name: environment[variable] for name, variable in variables.items() if variable in environment}
+    return _checked({**found, **given}, {name: name if name in given else variables[name] for name in variables})
 
+
+def _checked(values: dict[str, Any], places: dict[str, str]) -> _Settings:
     try:
         settings = _Settings(**values)
-        parse_seconds(settings.interval_in_seconds)
     except ValidationError as error:
-        problems = [Problem(None, place(str(item["loc"][0])), item["msg"], "") for item in error.errors()]
+        problems = [Problem(None, places[str(item["loc"][0])], item["msg"], "") for item in error.errors()]
         raise ConfigurationError("settings", problems) from None
-    except ValueError as error:
-        raise ConfigurationError("settings", [Problem(None, place("interval_in_seconds"), str(error), "")]) from None
-    if settings.log_level.upper() not in LOG_LEVELS:
-        message = f"no log level {settings.log_level!r}; there are {', '.join(LOG_LEVELS)}"
-        raise ConfigurationError("settings", [Problem(None, place("log_level"), message, "")])
+    _parsed(places["interval_in_seconds"], parse_seconds, settings.interval_in_seconds)
+    settings.log_level = _parsed(places["log_level"], parse_log_level, settings.log_level)
     return settings
 
 
+def _parsed(place: str, parse: Callable[[Any], T], value: object) -> T:
+    try:
+        return parse(value)
+    except ValueError as error:
+        raise ConfigurationError("settings", [Problem(None, place, str(error), "")]) from None
+
+
 def logger_configuration(level: str) -> None:
-    """Send the log of tracarbon to standard error, from `level` on."""
+    """Send the log of tracarbon to standard error, from `level` on.
+
+    Raises:
+        ConfigurationError: there is no such level.
+    """
+    known_level = _parsed("level", parse_log_level, level)
     logger = logging.getLogger("tracarbon")
     for handler in [*logger.handlers]:
         if getattr(handler, "is_tracarbon", False):
@@ -111,5 +138,5 @@ def logger_configuration(level: str) -> None:
     handler.is_tracarbon = True  # type: ignore[attr-defined]
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     logger.addHandler(handler)
-    logger.setLevel(level.upper())
+    logger.setLevel(known_level)
     logger.propagate = False

@@ -5,6 +5,7 @@ TracarbonException
 ├── ConfigurationError              the file, the environment or the command line says something impossible
 ├── StartupError                    components that are not optional did not start
 ├── PluginError                     a plugin is missing, broken, or made for another core
+├── UnknownUnit                     no such unit of power or carbon (also a ValueError)
 ├── HardwareRAPLException           no readable RAPL counter
 ├── HardwareNoGPUDetectedException  no GPU (never "0 W")
 ├── AWSSensorException              the EC2 power model cannot say anything
@@ -58,6 +59,19 @@ class StartupError(TracarbonException):
 
 class PluginError(TracarbonException):
     """A plugin is missing, broken, or made for another core."""
+
+
+class UnknownUnit(TracarbonException, ValueError):
+    """There is no such unit of power or carbon.
+
+    Args:
+        what: what it should be a unit of.
+        unit: what was given.
+        known: the units that there are.
+    """
+
+    def __init__(self, what: str, unit: object, known: Sequence[str]) -> None:
+        super().__init__(f"no unit of {what} is called {unit!r}; there are {' and '.join(known)}")
 
 
 class HardwareRAPLException(TracarbonException):

@@ -12,6 +12,7 @@ import logging
 import queue
 import threading
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 import pluggy
@@ -74,6 +75,7 @@ class HookDispatcher(Listener):
         self._components: dict[str, Component] = {}
         self._moments: queue.Queue[tuple[str, dict[str, Any]] | None] = queue.Queue(_MOST_WAITING)
         self._thread: threading.Thread | None = None
+        self._source: str | None = None
         self.overruns = 0
 
     def register(self, hook: object, component: Component) -> None:
@@ -92,8 +94,8 @@ class HookDispatcher(Listener):
         component.ok()
 
     def configured(self, source: str) -> None:
-        """The configuration is valid and the plugins are constructed."""
-        self._tell("tracarbon_configured", source=source)
+        """Note what is told first once the pipeline does something; a file that is only checked is not told of."""
+        self._source = source
 
     def started(self) -> None:
         """The pipeline has started."""
@@ -114,13 +116,18 @@ class HookDispatcher(Listener):
 
     def stopped(self) -> None:
         """Let the hooks come to their end, within a deadline."""
+        self._make_room()
         self._tell("tracarbon_stopped")
         thread, self._thread = self._thread, None
         if thread is not None:
-            self._enqueue(None)
+            self._moments.put(None)
             thread.join(_LAST_SECONDS)
             if thread.is_alive():
-                logger.warning("hooks did not come to their end within %g s", _LAST_SECONDS)
+                logger.warning(
+                    "hooks did not come to their end within %g s; %d moments were left",
+                    _LAST_SECONDS,
+                    self._moments.qsize(),
+                )
         if self.overruns:
             logger.warning("hooks were too slow: %d moments were lost to them", self.overruns)
 
@@ -128,6 +135,8 @@ class HookDispatcher(Listener):
         if self._thread is None:
             self._thread = threading.Thread(target=self._serve, name="tracarbon-hooks", daemon=True)
             self._thread.start()
+            if self._source is not None:
+                self._enqueue(("tracarbon_configured", {"source": self._source}))
         self._enqueue((moment, arguments))
 
     def _enqueue(self, moment: tuple[str, dict[str, Any]] | None) -> None:
@@ -135,6 +144,13 @@ class HookDispatcher(Listener):
             self._moments.put_nowait(moment)
         except queue.Full:
             self.overruns += 1
+
+    def _make_room(self) -> None:
+        """Lose the oldest moments for the last one, and for the end of the thread, where the queue is full."""
+        while self._moments.qsize() > _MOST_WAITING - 2:
+            with suppress(queue.Empty):
+                self._moments.get_nowait()
+                self.overruns += 1
 
     def _serve(self) -> None:
         while (moment := self._moments.get()) is not None:
@@ -146,7 +162,7 @@ class HookDispatcher(Listener):
         # One by one: pluggy itself would let the first failing hook keep the moment from the others.
         try:
             implementation.function(*(arguments[name] for name in implementation.argnames))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             logger.debug("hook %s", implementation.plugin_name, exc_info=error)
             component = self._components[implementation.plugin_name]
             if component.state is not ComponentState.DEGRADED:

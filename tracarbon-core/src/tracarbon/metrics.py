@@ -7,10 +7,10 @@ up, rates are averaged over the time that they cover, levels are the latest.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from tracarbon.hardwares.energy import Band
 
@@ -33,8 +33,16 @@ class MetricKind(Enum):
     """A state (a number of pods): only the latest counts."""
 
 
-MetricValue: TypeAlias = float | Callable[[], Awaitable[float | None]] | None
-SeriesKey: TypeAlias = tuple[str, tuple[Tag, ...]]
+class Number(float):
+    """A number that may also be called and awaited, as the documented API has the value of every metric."""
+
+    async def __call__(self) -> float:
+        """Return the number."""
+        return self
+
+
+SeriesKey: TypeAlias = tuple[str, tuple[Tag, ...], str]
+"""Name, tags and generator: two generators of one metric may measure one thing in two ways, which does not add up."""
 
 
 def format_name(name: str, metric_prefix_name: str | None = None, separator: str = ".") -> str:
@@ -53,21 +61,34 @@ class Metric:
 
     Attributes:
         name: such as `energy_consumption_host`.
-        value: a number, or an async callable that gives one; `None` is unknown and is not exported.
+        value: a number, or an async callable that gives one; `None` is unknown and is not exported. A number becomes a
+            `Number`, so that whoever reads the metric may call it either way.
         tags: where it belongs and where it comes from.
         unit: such as `watts` or `co2g`.
-        kind: how it adds up.
+        kind: how it adds up; its name will do as well, such as `rate`.
         covered_seconds: the seconds that a rate holds for, where they differ from the window's.
         band: the range in which the true value is believed to lie, in the same unit.
+
+    Raises:
+        ValueError: the name is empty, there is no such kind, or the value is neither a number nor to be called.
     """
 
     name: str
-    value: MetricValue
-    tags: Sequence[Tag] = ()
+    value: Any  # one type of what may be given would allow neither of the two ways to read it
+    tags: Sequence[Tag] = field(default_factory=list)
     unit: str | None = None
     kind: MetricKind = MetricKind.LEVEL
     covered_seconds: float | None = None
     band: Band | None = None
+
+    def __post_init__(self) -> None:
+        if not self.name or not isinstance(self.name, str):
+            raise ValueError(f"a metric's name is a text, not {self.name!r}")
+        if self.kind.__class__ is not MetricKind:
+            self.kind = MetricKind(self.kind)
+        value = self.value
+        if value is not None and not callable(value):
+            self.value = Number(value)
 
     def format_name(self, metric_prefix_name: str | None = None, separator: str = ".") -> str:
         """Format the name of the metric with a prefix and separator."""
@@ -115,7 +136,7 @@ class Record:
     @property
     def key(self) -> SeriesKey:
         """The series that it belongs to."""
-        return self.name, self.tags
+        return self.name, self.tags, self.generator
 
     @property
     def total(self) -> float:
@@ -191,7 +212,7 @@ class Batch:
         """Make the batch of one generator's window; of two records of one series both totals are kept."""
         by_series: dict[SeriesKey, Record] = {}
         for record in records:
-            key = (record.name, record.tags)
+            key = (record.name, record.tags, record.generator)
             twin = by_series.get(key)
             by_series[key] = (
                 record if twin is None or record.kind is MetricKind.LEVEL else merge_side_by_side(twin, record)
@@ -249,8 +270,12 @@ class Batch:
         return Batch(kept, self.windows, self.window, self.folded + folded)
 
 
+def as_overflow(record: Record) -> Record:
+    """Return a record for which there is no room as one of the series that stands for all such, by name and unit."""
+    return replace(record, tags=(OVERFLOW_TAG, Tag("units", record.unit or "")))
+
+
 def _fold_into(records: dict[SeriesKey, Record], record: Record) -> None:
-    tags = (OVERFLOW_TAG, Tag("units", record.unit or ""))
-    moved = replace(record, tags=tags)
+    moved = as_overflow(record)
     twin = records.get(moved.key)
     records[moved.key] = moved if twin is None else merge_side_by_side(twin, moved)

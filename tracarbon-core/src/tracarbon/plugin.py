@@ -8,18 +8,24 @@ one does no I/O.
 from __future__ import annotations
 
 import dataclasses
+import functools
+import inspect
 import logging
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, Self, TypeVar, dataclass_transform
+from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, Self, TypeVar, dataclass_transform, get_origin
 
 from pydantic import BaseModel, ConfigDict
+from pydantic.fields import FieldInfo
 
 from tracarbon._clock import Clock, SystemClock
-from tracarbon._states import Component, Components
+from tracarbon._pulse import Pulse as Pulse
+from tracarbon._states import Component as Component
+from tracarbon._states import Components
+from tracarbon._states import ComponentState as ComponentState
 from tracarbon._worker import Worker
 from tracarbon.hardwares.energy import Fidelity
 
@@ -66,6 +72,7 @@ class PluginContext:
         clock: the pipeline's clock.
         host_root: where the host's `/sys` and `/proc` are; `/` but for containers.
         platform: such as `Linux`.
+        pulse: when the pipeline ticked.
         metric_prefix_name: the prefix of metric names.
         logger: a logger of the plugin's own.
     """
@@ -81,6 +88,7 @@ class PluginContext:
         clock: Clock | None = None,
         host_root: Path = Path("/"),
         platform: str | None = None,
+        pulse: Pulse | None = None,
         metric_prefix_name: str = "tracarbon",
     ) -> None:
         self.name = name
@@ -91,6 +99,7 @@ class PluginContext:
         self.clock = clock or SystemClock()
         self.host_root = host_root
         self.platform = platform or platform_name()
+        self.pulse = pulse or Pulse()
         self.metric_prefix_name = metric_prefix_name
         self.logger = logging.getLogger(f"tracarbon.{self.component.kind}.{name}")
         self._worker: Worker | None = None
@@ -146,25 +155,77 @@ def _turn_fields_into_arguments(cls: type) -> None:
     copies: dict[str, _FreshCopy] = {}
     for name in _annotated_names(cls):
         default = cls.__dict__.get(name)
+        if isinstance(default, FieldInfo):
+            default = _plain_default(cls, name, default)
         if isinstance(default, list | dict | set):
             setattr(cls, name, field(default_factory=default.copy))
             copies[name] = _FreshCopy(name, default.copy)
     inherits_own_init = any("__init__" in base.__dict__ and not _has_made_init(base) for base in cls.__mro__[:-1])
     dataclasses.dataclass(kw_only=True, eq=False, repr=False, init=not inherits_own_init)(cls)
     if not inherits_own_init:
-        cls.__init__.__made_from_fields__ = True  # type: ignore[misc]
+        cls.__init__ = _open_to_subclasses(cls, cls.__init__)  # type: ignore[misc]
     for name, copy in copies.items():
         setattr(cls, name, copy)
 
 
+def _open_to_subclasses(cls: type, made: Callable[..., None]) -> Callable[..., None]:
+    """Let a subclass with an `__init__` of its own hand its fields to `super().__init__`, as pydantic's models may."""
+
+    @functools.wraps(made)
+    def init(self: Any, *args: Any, **kwargs: Any) -> None:
+        if type(self) is not cls:
+            known = {item.name for item in dataclasses.fields(cls)}
+            for item in dataclasses.fields(self):
+                if item.name not in known and item.init:
+                    _set_field(self, item, kwargs)
+        made(self, *args, **kwargs)
+
+    init.__made_from_fields__ = True  # type: ignore[attr-defined]
+    return init
+
+
+def _set_field(instance: object, item: dataclasses.Field[Any], given: dict[str, Any]) -> None:
+    if item.name in given:
+        setattr(instance, item.name, given.pop(item.name))
+    elif item.default_factory is not dataclasses.MISSING and item.name not in vars(instance):
+        setattr(instance, item.name, item.default_factory())
+
+
+def _plain_default(cls: type, name: str, described: FieldInfo) -> Any:
+    """Put the default of a field that was written for pydantic in its place; constraints belong into `Options`.
+
+    Raises:
+        TypeError: it has constraints, which nothing here would check.
+    """
+    if described.metadata or described.alias:
+        raise TypeError(f"{cls.__qualname__}.{name}: the constraints of a pydantic Field belong into its Options")
+    if described.default_factory is not None:
+        default: Any = field(default_factory=described.default_factory)  # type: ignore[arg-type]
+    elif described.is_required():
+        delattr(cls, name)
+        return None
+    else:
+        default = described.default
+    setattr(cls, name, default)
+    return default
+
+
 def _annotated_names(cls: type) -> Iterable[str]:
+    """Return the names of the fields that a class declares; a `ClassVar` is none."""
     if sys.version_info >= (3, 14):
         # Annotations are lazy there, and may name what only type checkers import.
         from annotationlib import Format, get_annotations
 
-        return get_annotations(cls, format=Format.FORWARDREF)
-    names: dict[str, Any] = cls.__dict__.get("__annotations__", {})
-    return names
+        annotations: dict[str, Any] = get_annotations(cls, format=Format.FORWARDREF)
+    else:
+        annotations = cls.__dict__.get("__annotations__", {})
+    return [name for name, annotation in annotations.items() if not _is_class_variable(annotation)]
+
+
+def _is_class_variable(annotation: Any) -> bool:
+    if isinstance(annotation, str):
+        return annotation.removeprefix("typing.").startswith("ClassVar")
+    return annotation is ClassVar or get_origin(annotation) is ClassVar
 
 
 class _FreshCopy:
@@ -184,6 +245,14 @@ class _FreshCopy:
 def is_made_from_fields(cls: type) -> bool:
     """Whether the fields of a plugin class are all that it is constructed from."""
     return getattr(cls.__init__, "__made_from_fields__", False)  # type: ignore[misc]
+
+
+def takes_argument(cls: type, name: str) -> bool:
+    """Whether a plugin class has a field of that name and its constructor takes it."""
+    parameters = inspect.signature(cls).parameters
+    takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
+    is_field = any(item.name == name for item in dataclasses.fields(cls))
+    return is_field and (takes_any or name in parameters)
 
 
 def _has_made_init(cls: type) -> bool:

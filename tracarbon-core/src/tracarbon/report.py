@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from pydantic import BaseModel, ConfigDict
 
 from tracarbon.hardwares.energy import JOULES_PER_WH, Band
-from tracarbon.metrics import Batch, Metric, MetricKind, Record, Window
+from tracarbon.metrics import Batch, Metric, MetricKind, Record, SeriesKey, Tag, Window
 
 
 class MetricReport(BaseModel):
@@ -17,12 +17,13 @@ class MetricReport(BaseModel):
 
     Attributes:
         exporter_name: the exporters it went to.
-        metric: the metric, as last seen.
-        average_interval_in_seconds: mean time between its values.
+        metric: the metric, as last seen; the other figures are of all series of its name.
+        average_interval_in_seconds: mean time between two values of one series.
         last_report_time: the end of its newest window.
         total: watt-hours for a metric in watts, the sum for an amount, the latest value for a level, in `total_unit`.
         total_unit: the unit of `total`.
-        average: mean value, weighted by the seconds that each holds for.
+        average: of an amount the mean per window; of others the mean value, weighted by the seconds that each holds for
+            where that is known of all.
         minimum: lowest value seen.
         maximum: highest value seen.
         call_count: how many values were seen.
@@ -45,23 +46,44 @@ class MetricReport(BaseModel):
 
 
 class TracarbonReport(BaseModel):
-    """What a run measured: one `MetricReport` for each metric name."""
+    """What a run measured. As text it is the table that the command prints.
+
+    Attributes:
+        start_time: when the first window was opened.
+        end_time: when the last window was closed.
+        metric_report: a `MetricReport` for each metric name.
+        co2g_per_kwh: the carbon intensity that was used last, in grams of CO2e per kWh.
+        seconds_by_intensity: how long each carbon intensity was used, by its `source`.
+    """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
     start_time: datetime | None = None
     end_time: datetime | None = None
     metric_report: dict[str, MetricReport] = {}
+    co2g_per_kwh: float | None = None
+    seconds_by_intensity: dict[str, float] = {}
+
+    def __str__(self) -> str:
+        from tracarbon._report_text import render_report
+
+        return render_report(self)
+
+
+_MOST_SERIES = 20_000
+_WITH_INTENSITY = "carbon_emission_host"
 
 
 @dataclass(slots=True)
 class _Statistics:
     latest: Record
-    first_end: float
-    last_end: float
     reported_at: float
-    times: int = 0
+    ends: dict[SeriesKey, float] = field(default_factory=dict)
+    intervals: int = 0
+    interval_seconds: float = 0.0
     count: int = 0
+    plain: float = 0.0
+    unweighted: int = 0
     total: float = 0.0
     low: float = 0.0
     high: float = 0.0
@@ -72,9 +94,7 @@ class _Statistics:
     banded: bool = False
 
     def add(self, record: Record, window: Window) -> None:
-        if window.end != self.last_end or not self.times:
-            self.times += 1
-            self.last_end = window.end
+        self._add_interval(record.key, window.end)
         self.reported_at = window.ended_at
         value = record.value
         self.latest = record
@@ -83,8 +103,25 @@ class _Statistics:
         self.maximum = max(self.maximum, value)
         self._add_total(record)
 
+    def _add_interval(self, key: SeriesKey, end: float) -> None:
+        """Count the time since the series' previous value; of more series than can be kept, the oldest is forgotten."""
+        previous = self.ends.pop(key, None)
+        if previous is not None and end > previous:
+            self.intervals += 1
+            self.interval_seconds += end - previous
+        elif previous is None and len(self.ends) >= _MOST_SERIES:
+            del self.ends[next(iter(self.ends))]
+        self.ends[key] = end
+
+    @property
+    def average(self) -> float:
+        is_weighted = self.seconds > 0 and not self.unweighted and self.latest.kind is not MetricKind.AMOUNT
+        return self.weighted / self.seconds if is_weighted else self.plain / self.count
+
     def _add_total(self, record: Record) -> None:
         seconds = record.covered_seconds
+        self.plain += record.value
+        self.unweighted += seconds <= 0
         self.seconds += seconds
         self.weighted += record.value * seconds
         scale = seconds if record.kind is MetricKind.RATE else 1.0
@@ -106,24 +143,48 @@ class ReportRecorder:
         self.ended_at: float | None = None
         self.measured_until: float | None = None
         self._statistics: dict[str, _Statistics] = {}
+        self._seconds_by_intensity: dict[str, float] = {}
+        self._owners: dict[tuple[str, tuple[Tag, ...]], str] = {}
 
     def add(self, batch: Batch) -> None:
-        """Take the records of one generator's window."""
+        """Take the records of one generator's window; a series that another generator has too counts once."""
         window = batch.window
         self.measured_until = window.ended_at
         for record in batch:
+            if self._owner_of(record) != record.generator:
+                continue
             statistics = self._statistics.get(record.name)
             if statistics is None:
-                statistics = _Statistics(record, window.end, window.end, window.ended_at)
+                statistics = _Statistics(record, window.ended_at)
                 self._statistics[record.name] = statistics
             statistics.add(record, window)
+            if record.name == _WITH_INTENSITY:
+                self._add_intensity(record)
 
-    def snapshot(self, exporter_name: str = "") -> TracarbonReport:
+    def _owner_of(self, record: Record) -> str:
+        if len(self._owners) >= _MOST_SERIES:
+            del self._owners[next(iter(self._owners))]
+        return self._owners.setdefault((record.name, record.tags), record.generator)
+
+    def _add_intensity(self, record: Record) -> None:
+        source = next((tag.value for tag in record.tags if tag.key == "source"), None)
+        if source is not None:
+            seconds = self._seconds_by_intensity.get(source, 0.0)
+            self._seconds_by_intensity[source] = seconds + record.covered_seconds
+
+    def previous_end(self, key: SeriesKey) -> float | None:
+        """Return the monotonic time of the newest value of a series, or `None` where there is none."""
+        statistics = self._statistics.get(key[0])
+        return None if statistics is None else statistics.ends.get(key)
+
+    def snapshot(self, exporter_name: str = "", co2g_per_kwh: float | None = None) -> TracarbonReport:
         """Return the report as it stands."""
         return TracarbonReport(
             start_time=_instant(self.started_at),
             end_time=_instant(self.ended_at),
             metric_report={name: _report(item, exporter_name) for name, item in self._statistics.items()},
+            co2g_per_kwh=co2g_per_kwh,
+            seconds_by_intensity=dict(self._seconds_by_intensity),
         )
 
 
@@ -137,11 +198,11 @@ def _report(item: _Statistics, exporter_name: str) -> MetricReport:
     return MetricReport(
         exporter_name=exporter_name,
         metric=Metric(name=latest.name, value=latest.value, tags=latest.tags, unit=latest.unit, kind=latest.kind),
-        average_interval_in_seconds=(item.last_end - item.first_end) / (item.times - 1) if item.times > 1 else None,
+        average_interval_in_seconds=item.interval_seconds / item.intervals if item.intervals else None,
         last_report_time=_instant(item.reported_at),
         total=latest.value if latest.kind is MetricKind.LEVEL else item.total / scale,
         total_unit=_total_unit(latest),
-        average=item.weighted / item.seconds if item.seconds > 0 else latest.value,
+        average=item.average,
         minimum=item.minimum,
         maximum=item.maximum,
         call_count=item.count,

@@ -1,6 +1,7 @@
 """Plugins as bad as they come: they hang, they block everybody, they fail."""
 
 import time
+from pathlib import Path
 
 import anyio
 from pydantic import Field
@@ -8,7 +9,7 @@ from tracarbon.exporters.exporter import Batch, Exporter
 from tracarbon.hardwares.energy import Device, DeviceUsage, EnergyUsage, Scope, UsageType
 from tracarbon.hardwares.sensors import Sensor
 from tracarbon.hooks import hookimpl
-from tracarbon.plugin import PluginOptions
+from tracarbon.plugin import Plugin, PluginOptions
 
 _DEVICE = Device("card", UsageType.GPU, Scope.EXTRA)
 
@@ -68,3 +69,20 @@ class FailingHook:
     def tracarbon_window_closed(self) -> None:
         """Fail."""
         raise RuntimeError("the hook is broken")
+
+
+class WaitingHook(Plugin):
+    """Holds up the first window, and all hooks with it, until a file is there."""
+
+    until: str
+
+    class Options(PluginOptions):
+        """Options of `[hooks.NAME]`."""
+
+        until: str = Field(description="file to wait for")
+
+    @hookimpl
+    def tracarbon_window_closed(self) -> None:
+        """Wait."""
+        while not Path(self.until).exists():
+            time.sleep(0.01)

@@ -10,9 +10,30 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from tracarbon import __version__
+from tracarbon._forwarding import forward
+
+if TYPE_CHECKING:
+    from tracarbon.cli._from_code import add_containers_generator as add_containers_generator
+    from tracarbon.cli._from_code import get_exporter as get_exporter
+    from tracarbon.cli._from_code import run as run
+    from tracarbon.cli._from_code import run_metrics as run_metrics
+    from tracarbon.cli._list_exporters import list_exporters as list_exporters
+
+__all__ = ["add_containers_generator", "get_exporter", "list_exporters", "main", "run", "run_metrics"]
+
+__getattr__ = forward(
+    __name__,
+    {
+        "add_containers_generator": "tracarbon.cli._from_code",
+        "get_exporter": "tracarbon.cli._from_code",
+        "list_exporters": "tracarbon.cli._list_exporters",
+        "run": "tracarbon.cli._from_code",
+        "run_metrics": "tracarbon.cli._from_code",
+    },
+)
 
 EXIT_OK = 0
 EXIT_NOTHING_MEASURED = 1
@@ -53,6 +74,17 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             raise
         print(error if isinstance(error, ConfigurationError) else f"tracarbon: {error}", file=sys.stderr)
         sys.exit(EXIT_USAGE)
+    _leave(status)
+
+
+def _leave(status: int) -> NoReturn:
+    """Leave; where the import or the probe of a plugin hangs, without the interpreter's farewell to its threads."""
+    import os
+    import threading
+
+    if any(thread.name.startswith("tracarbon-attempt") for thread in threading.enumerate()):
+        sys.stderr.flush()
+        os._exit(status)
     sys.exit(status)
 
 
@@ -75,8 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_run(commands)
     check = commands.add_parser("check", help="show the resolved pipeline, or every problem")
     _add_file(check)
-    plugins = commands.add_parser("plugins", help="list the installed plugins, or show the options of one")
-    plugins.add_argument("name", nargs="?", metavar="NAME", help="a plugin, such as json or rapl")
+    _add_plugins(commands)
     commands.add_parser("list-exporters", help="list the installed exporters")
     doctor = commands.add_parser("doctor", help="try every sensor and location: what works here, and what to do")
     _add_host_root(doctor)
@@ -85,6 +116,10 @@ def _parser() -> argparse.ArgumentParser:
         "-o", "--output", type=Path, default=Path("pipeline.toml"), metavar="FILE", help="default: pipeline.toml"
     )
     _add_host_root(init)
+    schema = commands.add_parser("schema", help="print the JSON Schema of a pipeline.toml, for editors")
+    schema.add_argument(
+        "-o", "--output", type=Path, default=Path("-"), metavar="FILE", help="default: -, standard output"
+    )
     return parser
 
 
@@ -115,6 +150,23 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     )
     run.add_argument(
         "--log-level", metavar="LEVEL", help="DEBUG, INFO, WARNING, ERROR or CRITICAL; the log is standard error"
+    )
+
+
+def _add_plugins(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    plugins = commands.add_parser(
+        "plugins",
+        help="list the installed plugins, show the options of one, or begin a new one",
+        usage="tracarbon plugins [NAME]\n       tracarbon plugins new KIND NAME [-o FOLDER]",
+        description="List the installed plugins, or show the options of one. "
+        "With `new`, write a distribution for a new plugin, with tests that pass, to go on from.",
+        epilog="KIND is sensor, location, generator, exporter or hook.",
+    )
+    plugins.add_argument(
+        "words", nargs="*", metavar="NAME", help="a plugin, such as json, rapl or, for a new one, acme-thermometer"
+    )
+    plugins.add_argument(
+        "-o", "--output", type=Path, metavar="FOLDER", help="of the new plugin; default: tracarbon-KIND-NAME"
     )
 
 

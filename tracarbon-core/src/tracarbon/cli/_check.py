@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
+from enum import Enum
+from pathlib import Path
 
 from tracarbon._assembly import Plan, Resolved, assemble, is_reference
 from tracarbon._configuration import Table
+from tracarbon._text import render_table
 from tracarbon.cli import EXIT_OK
 from tracarbon.cli._loading import load_plan
-from tracarbon.cli._tables import render_table
 
 
 def main(options: argparse.Namespace) -> int:
@@ -48,13 +50,17 @@ def _rows(everything: Iterable[Resolved]) -> list[tuple[str, ...]]:
 def _details(item: Resolved) -> str:
     table = item.table
     details = [
-        f"{name} = {_reference(table, name) or repr(value)}" for name, value in item.options if value is not None
+        f"{name} = {_reference(table, name) or _shown(value)}" for name, value in item.options if value is not None
     ]
     if table.inputs is not None:
         details.append(f"inputs = {', '.join(table.inputs)}")
     if table.interval_seconds is not None:
         details.append(f"interval = {table.interval_seconds:g} s")
     return "; ".join(details + ["optional"] * table.optional)
+
+
+def _shown(value: object) -> str:
+    return repr(str(value) if isinstance(value, Path) else value.value if isinstance(value, Enum) else value)
 
 
 def _reference(table: Table, name: str) -> str | None:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from tracarbon._discovery import LOCATION, SENSOR
+from tracarbon._discovery import LOCATION, SENSOR, unambiguous_names
 from tracarbon._probing import Probed, probe_plugins
 from tracarbon.cli import EXIT_NOTHING_MEASURED, EXIT_OK
+from tracarbon.cli._loading import host_root_of
 
 
 def main(options: argparse.Namespace) -> int:
     """Probe every sensor and location; the status says whether any sensor works."""
-    host_root = options.host_root or Path("/")
+    host_root = host_root_of(options)
     sensors = probe_plugins(SENSOR, host_root)
     print("sensors, the best first")
     _print(sensors)
@@ -22,11 +22,12 @@ def main(options: argparse.Namespace) -> int:
 
 
 def _print(probed: list[Probed]) -> None:
-    width = max((len(item.plugin.name) for item in probed), default=0)
-    for item in probed:
+    labels = unambiguous_names([item.plugin for item in probed])
+    width = max(map(len, labels), default=0)
+    for item, label in zip(probed, labels, strict=True):
         probe = item.probe
         quality = f", {probe.fidelity.value}" if probe.works and probe.fidelity else ""
         reason = f": {probe.reason}" if probe.reason else ""
-        print(f"  {item.plugin.name:<{width}}  {'works' if probe.works else 'does not work'}{quality}{reason}")
+        print(f"  {label:<{width}}  {'works' if probe.works else 'does not work'}{quality}{reason}")
         if probe.remedy:
             print("\n".join(f"  {'':<{width}}  {line}" for line in probe.remedy.splitlines()))

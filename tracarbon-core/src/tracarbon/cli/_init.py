@@ -6,8 +6,9 @@ import argparse
 from pathlib import Path
 
 from tracarbon._discovery import EXPORTER, LOCATION, installed_plugins
-from tracarbon._probing import Probed, probe_plugins, working_sensors
+from tracarbon._probing import Probed, probe_plugins, working_location, working_sensors
 from tracarbon.cli import EXIT_OK
+from tracarbon.cli._loading import host_root_of
 from tracarbon.exceptions import TracarbonException
 
 _HEAD = """\
@@ -22,10 +23,15 @@ metric_prefix_name = "tracarbon"
 
 """
 
-_LOCATION = """\
+_COUNTRY = """\
 [location]                       # {reason}
 plugin = "country"
 # country = "FR"                 # ISO 3166 code; without it, the system's time zone says
+
+"""
+_OTHER_LOCATION = """\
+[location]                       # {reason}
+plugin = "{name}"
 
 """
 
@@ -38,7 +44,7 @@ _GENERATORS = """\
 def main(options: argparse.Namespace) -> int:
     """Write a commented file for what is found; an existing one is never touched."""
     path: Path = options.output
-    text = _file_text(options.host_root or Path("/"), path)
+    text = _file_text(host_root_of(options), path)
     if str(path) == "-":
         print(text, end="")
         return EXIT_OK
@@ -60,13 +66,18 @@ def _file_text(host_root: Path, path: Path) -> str:
     others = "".join(
         f"# [sensors.{item.plugin.name}]{_comment(item)}\n" for item in probed if item.plugin.name not in used
     )
-    location = next((item for item in probe_plugins(LOCATION, host_root) if item.plugin.name == "country"), None)
-    reason = location.probe.reason if location else "where the machine is"
     names = [plugin.name for plugin in installed_plugins(EXPORTER)]
     exporters = "".join(f"{'' if name == 'stdout' else '# '}[exporters.{name}]\n" for name in names)
     root = f'host_root = "{host_root}"\n\n' if host_root != Path("/") else ""
-    location_text = _LOCATION.format(reason=reason)
-    return f"{_HEAD.format(file=path)}{root}{location_text}{sensors}{others}\n{_GENERATORS}\n{exporters}"
+    return f"{_HEAD.format(file=path)}{root}{_location(host_root)}{sensors}{others}\n{_GENERATORS}\n{exporters}"
+
+
+def _location(host_root: Path) -> str:
+    other = working_location(host_root)
+    if other is not None:
+        return _OTHER_LOCATION.format(name=other.plugin.name, reason=other.probe.reason)
+    country = next((item for item in probe_plugins(LOCATION, host_root) if item.plugin.name == "country"), None)
+    return _COUNTRY.format(reason=country.probe.reason if country else "where the machine is")
 
 
 def _comment(item: Probed) -> str:

@@ -10,6 +10,17 @@ from tracarbon.cli import EXIT_OK
 
 def main(options: argparse.Namespace) -> int:
     """Print the names of the installed exporters."""
-    for plugin in installed_plugins(EXPORTER):
-        print(plugin.name)
+    list_exporters()
     return EXIT_OK
+
+
+def list_exporters(displayed: bool = True) -> list[str]:
+    """Return the names of the installed exporters; none of them is imported.
+
+    Args:
+        displayed: print them as well, a line for each.
+    """
+    names = [plugin.name for plugin in installed_plugins(EXPORTER)]
+    if displayed:
+        print("\n".join(names))
+    return names

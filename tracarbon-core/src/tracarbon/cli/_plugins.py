@@ -4,37 +4,92 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import re
+import shlex
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from pydantic.fields import FieldInfo
 
 from tracarbon._discovery import KINDS, InstalledPlugin, installed_plugins, load_plugin
 from tracarbon._document import nearest
+from tracarbon._probing import PROBE_SECONDS, call_within
+from tracarbon._scaffold import KIND_WORDS, find_kind, new_plugin, write_distribution
+from tracarbon._text import render_table
 from tracarbon.cli import EXIT_OK
-from tracarbon.cli._tables import render_table
-from tracarbon.exceptions import PluginError
+from tracarbon.exceptions import PluginError, TracarbonException
 from tracarbon.plugin import PluginOptions
+
+_NEW = "new"
+_LATE = f"its import did not end within {PROBE_SECONDS:g} s"
+_USAGE = f"usage: tracarbon plugins [NAME], or tracarbon plugins new KIND NAME [-o FOLDER]; KIND is {KIND_WORDS}"
 
 
 def main(options: argparse.Namespace) -> int:
-    """List the installed plugins by kind, or show those of one name with their options."""
+    """List the installed plugins by kind, show those of one name with their options, or write a new one."""
     plugins = [plugin for kind in KINDS for plugin in installed_plugins(kind)]
-    if options.name is None:
-        print(
-            render_table([(plugin.kind.word, plugin.name, plugin.distribution, plugin.version) for plugin in plugins])
-        )
-        return EXIT_OK
-    named = [plugin for plugin in plugins if plugin.name.casefold() == options.name.casefold()]
-    if not named:
-        meant = nearest(options.name, {plugin.name for plugin in plugins})
-        hint = f"; did you mean '{meant}'?" if meant else "; `tracarbon plugins` lists those that are"
-        raise PluginError(f"no plugin named '{options.name}' is installed{hint}")
-    print("\n\n".join(_described(plugin) for plugin in named))
+    match options.words:
+        case [] if options.output is None:
+            _list(plugins)
+        case [name] if options.output is None:
+            _show(name, plugins)
+        case [new, kind, name] if new == _NEW:
+            _write(kind, name, options.output)
+        case _:
+            raise TracarbonException(_USAGE)
     return EXIT_OK
 
 
+def _list(plugins: list[InstalledPlugin]) -> None:
+    """Print a line for each, with what is wrong with those that cannot be loaded."""
+    troubles = call_within(PROBE_SECONDS, [partial(_trouble, plugin) for plugin in plugins])
+    print(
+        render_table(
+            [
+                (plugin.kind.word, plugin.name, plugin.distribution, plugin.version, _LATE if said is None else said)
+                for plugin, said in zip(plugins, troubles, strict=True)
+            ]
+        )
+    )
+
+
+def _trouble(plugin: InstalledPlugin) -> str:
+    try:
+        load_plugin(plugin)
+    except PluginError as error:
+        return str(error)
+    return ""
+
+
+def _show(name: str, plugins: list[InstalledPlugin]) -> None:
+    named = [plugin for plugin in plugins if name.casefold() in (plugin.name.casefold(), plugin.reference.casefold())]
+    if not named and name == _NEW:
+        raise TracarbonException(_USAGE)
+    if not named:
+        meant = nearest(name, {plugin.name for plugin in plugins})
+        hint = f"; did you mean '{meant}'?" if meant else "; `tracarbon plugins` lists those that are"
+        raise PluginError(f"no plugin named '{name}' is installed{hint}")
+    described = call_within(PROBE_SECONDS, [partial(_described, plugin) for plugin in named])
+    print("\n\n".join(text or f"{_headline(plugin)}\n  {_LATE}" for plugin, text in zip(named, described, strict=True)))
+
+
+def _write(kind: str, name: str, output: Path | None) -> None:
+    new = new_plugin(find_kind(kind), name)
+    folder = output or Path(new.distribution)
+    written = write_distribution(new, folder)
+    print("\n".join(f"wrote {path}" for path in written))
+    print("next:")
+    print(f"  pip install -e {shlex.quote(f'{folder}[test]')}")
+    print(f"  pytest {shlex.quote(str(folder))}")
+
+
+def _headline(plugin: InstalledPlugin) -> str:
+    return f"{plugin.kind.word} {plugin.name}, from {plugin.distribution} {plugin.version}"
+
+
 def _described(plugin: InstalledPlugin) -> str:
-    head = f"{plugin.kind.word} {plugin.name}, from {plugin.distribution} {plugin.version}"
+    head = _headline(plugin)
     try:
         loaded = load_plugin(plugin)
     except PluginError as error:
@@ -54,4 +109,10 @@ def _options(loaded: Any) -> str:
 def _option_row(name: str, field: FieldInfo) -> tuple[str, str, str, str]:
     kind = field.annotation.__name__ if isinstance(field.annotation, type) else str(field.annotation)
     default = "required" if field.is_required() else repr(field.get_default(call_default_factory=False))
-    return f"  {name}", kind.replace("typing.", ""), default, field.description or ""
+    return f"  {name}", _without_modules(kind), default, field.description or ""
+
+
+def _without_modules(annotation: str) -> str:
+    bare = re.sub(r"[\w.]+\.(\w+)", r"\1", annotation).replace("SecretStr", "secret")
+    bare = re.sub(r"Annotated\[(\w+), .*?\)\]", r"\1", bare)
+    return re.sub(r"^Optional\[(.*)\]$", r"\1 | None", bare)

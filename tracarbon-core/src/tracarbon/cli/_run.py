@@ -18,11 +18,11 @@ from tracarbon._configuration import Overrides
 from tracarbon._document import Problem, parse_seconds
 from tracarbon._listener import Listener
 from tracarbon._pipeline import FLUSH_SECONDS, Pipeline
+from tracarbon._report_text import render_report
 from tracarbon._states import Component, ComponentState
 from tracarbon._worker import current_loop_caller
 from tracarbon.cli import EXIT_NOTHING_MEASURED, EXIT_OK
 from tracarbon.cli._loading import load_plan
-from tracarbon.cli._report import render_report
 from tracarbon.cli._signals import Signals
 from tracarbon.cli._systemd import notify
 from tracarbon.exceptions import ConfigurationError, StartupError
@@ -152,10 +152,12 @@ class _Run(Listener):
                 return False
             self._is_reported = True
             self._recorder.ended_at = self._recorder.measured_until or time.time()
-            report = self._recorder.snapshot(", ".join(item.table.name for item in self._plan.exporters))
             location = self._pipeline.location
-            intensity = None if location is None else location.co2g_kwh
-            _say(render_report(report, [*self._troubles.values(), *self._losses], intensity))
+            report = self._recorder.snapshot(
+                ", ".join(item.table.name for item in self._plan.exporters),
+                None if location is None else location.known_co2g_kwh,
+            )
+            _say(render_report(report, [*self._troubles.values(), *self._losses]))
             return True
 
     @staticmethod

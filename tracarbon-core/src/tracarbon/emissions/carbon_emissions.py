@@ -7,11 +7,11 @@ import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import Enum
-from typing import Any
+from typing import Any, NoReturn
 
 from pydantic import BaseModel, Field, SkipValidation
 
-from tracarbon.exceptions import TracarbonException
+from tracarbon.exceptions import TracarbonException, UnknownUnit
 from tracarbon.hardwares.energy import (
     JOULES_PER_KWH,
     Band,
@@ -21,6 +21,7 @@ from tracarbon.hardwares.energy import (
     UsageType,
 )
 from tracarbon.hardwares.sensors import EnergyConsumption, Sensor
+from tracarbon.locations.country import Country
 from tracarbon.locations.location import Location
 
 
@@ -29,6 +30,10 @@ class CarbonUsageUnit(Enum):
 
     CO2_G = "co2g"
     CO2_MG = "co2mg"
+
+    @classmethod
+    def _missing_(cls, value: object) -> NoReturn:
+        raise UnknownUnit("carbon", value, [unit.value for unit in cls])
 
 
 class CarbonUsage(BaseModel):
@@ -41,6 +46,7 @@ class CarbonUsage(BaseModel):
         gpu_carbon_usage: of the graphics processors.
         unit: the unit of these four.
         provenance: where the energy of each came from, with the band in grams.
+        window_seconds: how long the window is.
     """
 
     host_carbon_usage: float | None = None
@@ -49,14 +55,20 @@ class CarbonUsage(BaseModel):
     gpu_carbon_usage: float | None = None
     unit: CarbonUsageUnit = CarbonUsageUnit.CO2_G
     provenance: SkipValidation[Mapping[UsageType, Provenance]] = Field(default_factory=dict, repr=False)
+    window_seconds: float | None = None
 
     def get_carbon_usage_on_type(self, usage_type: UsageType) -> float | None:
         """Return the carbon of one component in `unit`, or `None` where it is unknown."""
-        value: float | None = getattr(self, _FIELDS[usage_type])
+        value: float | None = getattr(self, _FIELDS.get(usage_type) or _FIELDS[UsageType(usage_type)])
         return value
 
     def convert_unit(self, unit: CarbonUsageUnit) -> None:
-        """Convert the four figures to `unit`, in place."""
+        """Convert the four figures to `unit`, in place; what is unknown stays so.
+
+        Raises:
+            UnknownUnit: there is no such unit.
+        """
+        unit = CarbonUsageUnit(unit)
         if unit is self.unit:
             return
         factor = 1000.0 if unit is CarbonUsageUnit.CO2_MG else 0.001
@@ -74,22 +86,28 @@ class CarbonEmission(Sensor):
     """Works out the carbon of the energy that a sensor reports.
 
     Attributes:
-        location: where the machine is.
+        location: where the machine is; by default where the system's time zone says.
         energy_consumption: the sensor, or the pipeline's meter; by default the best sensor of this machine.
-        previous_energy_consumption_time: when it was last asked.
+        previous_energy_consumption_time: when it was last asked. Given at the start, it says since when the first watts
+            of a sensor hold that does not say so itself.
     """
 
-    location: Location
+    location: Location | None = None
     energy_consumption: Sensor | None = None
     previous_energy_consumption_time: datetime | None = None
 
     def __post_init__(self) -> None:
         self._asked_at: float | None = None
 
+    @property
+    def place(self) -> Location:
+        """The location, which is worked out where none was given."""
+        self.location = self.location or Country.get_location()
+        return self.location
+
     async def get_energy_usage(self) -> EnergyUsage:
         """Return the energy usage of the sensor."""
-        if self.energy_consumption is None:
-            self.energy_consumption = EnergyConsumption.from_platform()
+        self.energy_consumption = self.energy_consumption or EnergyConsumption.from_platform()
         return await self.energy_consumption.get_energy_usage()
 
     async def get_co2_usage(self) -> CarbonUsage:
@@ -117,20 +135,22 @@ class CarbonEmission(Sensor):
             grams[field] = watts * grams_per_watt
             if origin is not None:
                 provenance[usage_type] = _in_grams(origin, grams_per_watt)
-        return CarbonUsage(**grams, provenance=provenance)
+        return CarbonUsage(**grams, provenance=provenance, window_seconds=usage.window_seconds or elapsed_seconds)
 
     async def _intensity(self) -> float:
-        co2g_per_kwh: float | None = await self.location.get_latest_co2g_kwh()
+        co2g_per_kwh: float | None = await self.place.get_latest_co2g_kwh()
         if co2g_per_kwh is None or not 0.0 <= co2g_per_kwh < math.inf:
-            raise TracarbonException(f"location {self.location.name}: {co2g_per_kwh!r} g/kWh is no carbon intensity")
+            raise TracarbonException(f"location {self.place.name}: {co2g_per_kwh!r} g/kWh is no carbon intensity")
         return co2g_per_kwh
 
     def _elapsed_seconds(self) -> float | None:
         """Seconds since the previous call, for sensors that do not say what their watts hold for."""
-        now = time.monotonic()
+        now, said = time.monotonic(), self.previous_energy_consumption_time
         previous, self._asked_at = self._asked_at, now
         self.previous_energy_consumption_time = datetime.now(UTC)
-        return None if previous is None else now - previous
+        if previous is not None:
+            return now - previous
+        return None if said is None else max(0.0, (datetime.now(said.tzinfo) - said).total_seconds())
 
 
 def _in_grams(origin: Provenance, grams_per_watt: float) -> Provenance:

@@ -16,7 +16,7 @@ from tracarbon.exceptions import RetryableExportError, TracarbonException
 from tracarbon.exporters._record_file import RecordFile
 from tracarbon.exporters._writing import BatchWriter
 from tracarbon.exporters.exporter import Batch, Exporter, Record
-from tracarbon.metrics import SeriesKey
+from tracarbon.metrics import Tag
 from tracarbon.plugin import PluginContext, PluginOptions
 
 DEFAULT_PATH = "tracarbon_export.json"
@@ -32,11 +32,12 @@ class JSONExporter(Exporter):
 
     Attributes:
         path: the file.
-        indent: spaces to indent the records of an array by; `None` for one record per line.
+        indent: spaces to indent the records of an array by; `None` for one record per line, which is far cheaper and
+            what a `pipeline.toml` has by default.
     """
 
     path: str = DEFAULT_PATH
-    indent: int | None = None
+    indent: int | None = 4
 
     class Options(PluginOptions):
         """Options of `[exporters.json]`."""
@@ -134,7 +135,7 @@ class _Fragments:
 
     def __init__(self, prefix: str | None) -> None:
         self._prefix = prefix
-        self._known: dict[SeriesKey, str] = {}
+        self._known: dict[tuple[str, tuple[Tag, ...]], str] = {}
 
     def of(self, record: Record) -> str:
         fragment = self._known.get((record.name, record.tags))

@@ -17,7 +17,7 @@ from tracarbon._text import human
 from tracarbon.exceptions import DeliveryUnknown, ReceiverGone, RetryableExportError, TracarbonException
 from tracarbon.exporters._writing import BatchWriter
 from tracarbon.exporters.exporter import Batch, Exporter, Record
-from tracarbon.metrics import SeriesKey
+from tracarbon.metrics import Tag
 from tracarbon.plugin import PluginContext, PluginOptions
 
 _NAME_WIDTH = 36
@@ -165,7 +165,7 @@ class _Lines:
 
     def __init__(self, is_colored: bool) -> None:
         self._dim, self._bold, self._plain = ("\x1b[2m", "\x1b[1m", "\x1b[0m") if is_colored else ("", "", "")
-        self._known: dict[SeriesKey, tuple[str, str, str]] = {}
+        self._known: dict[tuple[str, tuple[Tag, ...]], tuple[str, str, str]] = {}
 
     def render(self, batch: Batch, prefix: str | None) -> bytes:
         instant = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(batch.window.ended_at))

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.resources import files
-from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from tracarbon.hardwares._machine import cpu_model_name, is_virtual_machine, socket_count
+from tracarbon.hardwares.power_curve import watts_at
 
 BYTES_PER_GB = 2**30
 """Modules are made and sold in powers of two, and the watts per GB below are those of modules."""
 
-_KNOTS = (0.0, 0.1, 0.5, 1.0)
-# Fractions of the thermal design power at these loads: the curve that Teads Engineering measured on cloud machines, as
-# Boavizta uses it. The band holds the spread of that data set's six two-socket machines whose processors have a
-# published design power: c5.metal (Xeon Platinum 8275CL, 240 W), c5n.metal (8124M, 240 W), m5.metal (8175M, 240 W),
-# m5n.metal (8259CL, 210 W), z1d.metal (8151, 240 W) and i3.metal (E5-2686 v4, 145 W). Watts / (2 x design power) have
-# the means 0.116, 0.322, 0.742 and 1.022, the 5th percentiles 0.101, 0.287, 0.635 and 0.892, and the 95th percentiles
-# 0.128, 0.360, 0.889 and 1.244. The other types are scaled from these and would add nothing to the spread.
+# Fractions of the thermal design power at the knots of a power curve: the curve that Teads Engineering measured on
+# cloud machines, as Boavizta uses it. The band holds the spread of that data set's six two-socket machines whose
+# processors have a published design power: c5.metal (Xeon Platinum 8275CL, 240 W), c5n.metal (8124M, 240 W), m5.metal
+# (8175M, 240 W), m5n.metal (8259CL, 210 W), z1d.metal (8151, 240 W) and i3.metal (E5-2686 v4, 145 W). Watts / (2 x
+# design power) have the means 0.116, 0.322, 0.742 and 1.022, the 5th percentiles 0.101, 0.287, 0.635 and 0.892, and the
+# 95th percentiles 0.128, 0.360, 0.889 and 1.244. The other types are scaled from these and would add nothing to the
+# spread.
 _TDP_CURVE = (0.12, 0.32, 0.75, 1.02)
 # Low: the 5th percentiles at both ends, and between them no more than power in proportion to the load, as Cloud Carbon
 # Footprint assumes it.
@@ -68,7 +67,7 @@ class ThermalDesignPowerModel:
     def watts(self, utilisation: float) -> PowerBand:
         """Return sockets x thermal design power x the fraction at this load."""
         full = self.tdp_watts * self.sockets
-        return PowerBand(*(full * _interpolate(curve, utilisation) for curve in (_TDP_CURVE, _TDP_LOW, _TDP_HIGH)))
+        return PowerBand(*(full * watts_at(curve, utilisation) for curve in (_TDP_CURVE, _TDP_LOW, _TDP_HIGH)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,16 +131,6 @@ _NOISE = re.compile(
 
 def _words(name: str) -> list[str]:
     return _NOISE.sub(" ", name).lower().replace('"', " ").split()
-
-
-def _interpolate(values: Iterable[float], utilisation: float) -> float:
-    knots = list(zip(_KNOTS, values, strict=True))
-    load = _clamp(utilisation)
-    for (x0, y0), (x1, y1) in pairwise(knots):
-        if load <= x1:
-            # Rounding must not lift a curve above its knot, from where the next piece would fall.
-            return min(y1, y0 + (y1 - y0) * (load - x0) / (x1 - x0))
-    return knots[-1][1]
 
 
 def _clamp(utilisation: float) -> float:

@@ -9,9 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
-from typing import Annotated, NamedTuple
+from typing import Annotated, NamedTuple, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field, SkipValidation
+
+from tracarbon.exceptions import UnknownUnit
 
 JOULES_PER_KWH = 3.6e6
 JOULES_PER_WH = 3600.0
@@ -20,8 +22,7 @@ JOULES_PER_WH = 3600.0
 class UsageType(Enum):
     """Which component of the machine a figure is of."""
 
-    # Members are single: their identity is a hash, and a cheaper one than that of Enum.
-    __hash__ = object.__hash__
+    __hash__ = object.__hash__  # members are single: their identity is a hash, and a cheaper one than that of Enum
 
     HOST = "host"
     CPU = "cpu"
@@ -35,9 +36,15 @@ class EnergyUsageUnit(Enum):
     WATT = "watts"
     MILLIWATT = "milliwatts"
 
+    @classmethod
+    def _missing_(cls, value: object) -> NoReturn:
+        raise UnknownUnit("power", value, [unit.value for unit in cls])
+
 
 class Fidelity(Enum):
     """How a figure was obtained, the best first: `measured` > `modelled` > `estimated`."""
+
+    __hash__ = object.__hash__  # as above
 
     MEASURED = "measured"
     MODELLED = "modelled"
@@ -104,12 +111,14 @@ class DeviceUsage:
         window_seconds: seconds since the device's previous reading; `None` for an instantaneous sample, which the meter
             integrates by the trapezoidal rule.
         band: low and high watts, where the figure is not measured.
+        provenance: for a reading that a meter put together, where it comes from.
     """
 
     device: Device
     watts: float
     window_seconds: float | None = None
     band: Band | None = None
+    provenance: Provenance | None = None
 
 
 class Provenance(NamedTuple):
@@ -166,11 +175,16 @@ class EnergyUsage(BaseModel):
 
     def get_energy_usage_on_type(self, usage_type: UsageType) -> float | None:
         """Return the usage of one component in `unit`, or `None` where it is unknown."""
-        value: float | None = getattr(self, _FIELDS[usage_type])
+        value: float | None = getattr(self, _FIELDS.get(usage_type) or _FIELDS[UsageType(usage_type)])
         return value
 
     def convert_unit(self, unit: EnergyUsageUnit) -> None:
-        """Convert the four figures to `unit`, in place."""
+        """Convert the four figures to `unit`, in place; what is unknown stays so.
+
+        Raises:
+            UnknownUnit: there is no such unit.
+        """
+        unit = EnergyUsageUnit(unit)
         if unit is self.unit:
             return
         factor = 1000.0 if unit is EnergyUsageUnit.MILLIWATT else 0.001

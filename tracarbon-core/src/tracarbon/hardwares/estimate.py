@@ -20,6 +20,7 @@ from tracarbon.hardwares._power_model import (
     choose_model,
     memory_watts,
 )
+from tracarbon.hardwares.cpu_load import CpuLoad
 from tracarbon.hardwares.energy import Band, Device, DeviceUsage, EnergyUsage, Fidelity, Scope, UsageType
 from tracarbon.hardwares.sensors import EnergyConsumption
 from tracarbon.plugin import PluginContext, PluginOptions, Probe
@@ -60,7 +61,7 @@ class EstimatedEnergyConsumption(EnergyConsumption):
 
     def __post_init__(self) -> None:
         self._estimate: _Estimate | None = None
-        self._previous: tuple[float, float, float] | None = None
+        self._load = CpuLoad(self.clock)
 
     @classmethod
     def from_options(cls, options: Any, context: PluginContext) -> Self:
@@ -81,14 +82,8 @@ class EstimatedEnergyConsumption(EnergyConsumption):
     async def get_energy_usage(self) -> EnergyUsage:
         """Return the estimate for the mean load since the previous call; the first call opens the window."""
         estimate = self._prepared()
-        busy, total = _cpu_seconds()
-        at = self.clock()
-        previous, self._previous = self._previous, (busy, total, at)
-        if previous is None or at <= previous[2]:
-            return EnergyUsage(method=estimate.method)
-        capacity = total - previous[1]
-        utilisation = (busy - previous[0]) / capacity if capacity > 0 else 0.0
-        return estimate.usage(min(1.0, max(0.0, utilisation)), at - previous[2])
+        mean = self._load.read()
+        return EnergyUsage(method=estimate.method) if mean is None else estimate.usage(mean.load, mean.seconds)
 
     def _prepared(self) -> _Estimate:
         if self._estimate is None:
@@ -122,15 +117,3 @@ class _Estimate:
             ],
             method=self.method,
         )
-
-
-def _cpu_seconds() -> tuple[float, float]:
-    """Return the seconds that all processors were busy, and the seconds that there were.
-
-    Waiting for a disk is idle; what a hypervisor took away (steal) was spent by others.
-    """
-    times = psutil.cpu_times()._asdict()
-    for part in ("guest", "guest_nice"):  # contained in user and nice
-        times.pop(part, None)
-    total = sum(times.values())
-    return total - sum(times.get(name, 0.0) for name in ("idle", "iowait", "steal")), total

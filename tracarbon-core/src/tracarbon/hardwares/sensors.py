@@ -10,9 +10,21 @@ from tracarbon.hardwares.energy import EnergyUsage, Fidelity, Scope
 from tracarbon.plugin import Plugin, Probe
 
 if TYPE_CHECKING:
+    from tracarbon_sensor_aws import AWSEC2EnergyConsumption as AWSEC2EnergyConsumption
+    from tracarbon_sensor_macos import MacEnergyConsumption as MacEnergyConsumption
     from tracarbon_sensor_rapl import LinuxEnergyConsumption as LinuxEnergyConsumption
 
-__getattr__ = forward(__name__, {"LinuxEnergyConsumption": "tracarbon-sensor-rapl"})
+    from tracarbon.hardwares.windows import WindowsEnergyConsumption as WindowsEnergyConsumption
+
+__getattr__ = forward(
+    __name__,
+    {
+        "AWSEC2EnergyConsumption": "tracarbon-sensor-aws",
+        "LinuxEnergyConsumption": "tracarbon-sensor-rapl",
+        "MacEnergyConsumption": "tracarbon-sensor-macos",
+        "WindowsEnergyConsumption": "tracarbon.hardwares.windows",
+    },
+)
 
 
 class Sensor(Plugin, ABC):

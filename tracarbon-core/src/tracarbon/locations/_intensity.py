@@ -43,6 +43,23 @@ class Factor:
     source: str = "Ember, by Our World in Data"
 
 
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A carbon intensity, and what it is.
+
+    Attributes:
+        co2g_per_kwh: grams of CO2e per kWh.
+        kind: such as `yearly average` or `live lifecycle`.
+        date: what time it is of.
+        lasts_seconds: of a live one, how long its service will have no newer one.
+    """
+
+    co2g_per_kwh: float
+    kind: str
+    date: str
+    lasts_seconds: float = 3600.0
+
+
 WORLD = Factor("World", "", "", 473.0, 2024, "Ember")
 
 

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from enum import Enum
 from typing import Any
 
+from tracarbon._text import Secret
 from tracarbon.plugin import Plugin, Probe
 
 
@@ -13,7 +14,15 @@ class CarbonIntensitySource(Enum):
     """Where a carbon intensity comes from."""
 
     FILE = "file"
+    """The yearly average in the table that is part of tracarbon."""
     CO2SignalAPI = "CO2SignalAPI"
+    """Live, of Electricity Maps or the service that the settings name."""
+    GREAT_BRITAIN = "carbonintensity.org.uk"
+    """Live, of the national API of Great Britain."""
+    LAST_KNOWN = "last known"
+    """Of a live service that does not answer any more; less than a day old."""
+    STATIC = "static"
+    """What the user says."""
 
 
 class Location(Plugin, ABC):
@@ -39,6 +48,11 @@ class Location(Plugin, ABC):
     co2g_kwh_date: str = ""
     detected_by: str = "setting"
 
+    @property
+    def known_co2g_kwh(self) -> float | None:
+        """The latest intensity, in grams of CO2e per kWh; `None` before there was one."""
+        return self.co2g_kwh if self.co2g_kwh or self.co2g_kwh_kind else None
+
     @abstractmethod
     async def get_latest_co2g_kwh(self) -> float:
         """Return the latest carbon intensity in grams of CO2e per kWh.
@@ -46,6 +60,27 @@ class Location(Plugin, ABC):
         Raises:
             Exception: when it is not known; the energy of the window then waits for the next call.
         """
+
+    @classmethod
+    async def request(cls, url: str, headers: dict[str, str] | None = None) -> dict[str, Any]:
+        """Return the JSON object that a GET of an address answers with, within 10 s and 1 MB.
+
+        Needs httpx: `pip install 'tracarbon-core[live]'`. Proxies and certificates are what the environment says.
+        Redirections are followed; to another host, they go without `headers`.
+
+        Args:
+            url: address of http or https.
+            headers: of the request, such as a key; they are never shown.
+
+        Raises:
+            TracarbonException: no connection, no answer in time, a status that is not 2xx, no JSON object, or no httpx.
+                Names the address without its query.
+        """
+        from tracarbon.locations._http import get_json
+
+        hidden = {name: Secret(value) for name, value in (headers or {}).items()}
+        headers = None  # a traceback that shows the locals of this frame shows no key
+        return await get_json(url, hidden)
 
     @classmethod
     def probe(cls, context: Any) -> Probe:

@@ -1,4 +1,4 @@
-"""What tests of plugins and pipelines need. Importable without pytest."""
+"""A clock that tests turn by hand."""
 
 from __future__ import annotations
 

@@ -1,25 +1,24 @@
-"""The closing report, for humans."""
+"""A report as text, for humans."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from datetime import datetime
 
-from tracarbon._text import human
-from tracarbon.cli._tables import render_table
-from tracarbon.exporters.exporter import MetricReport
+from tracarbon._text import human, render_table
 from tracarbon.metrics import MetricKind
-from tracarbon.report import TracarbonReport
+from tracarbon.report import MetricReport, TracarbonReport
 
 
-def render_report(report: TracarbonReport, troubles: Iterable[str] = (), co2g_per_kwh: float | None = None) -> str:
+def render_report(report: TracarbonReport, troubles: Iterable[str] = ()) -> str:
     """Return the report as lines of text: totals, means, where the figures come from, and what did not work."""
     lines = [_headline(report)]
     rows = [_row(name, item) for name, item in report.metric_report.items()]
     if not rows:
         lines.append("  nothing was measured")
     lines += render_table(rows).splitlines()
-    lines += [f"  {method}" for method in _methods(report, co2g_per_kwh)]
+    lines += [f"  {line}" for line in (*_methods(report), *_intensities(report), *_carbon_score(report))]
     lines += [f"  {trouble}" for trouble in troubles]
     return "\n".join(lines)
 
@@ -52,7 +51,41 @@ def _row(name: str, item: MetricReport) -> tuple[str, ...]:
     return f"  {name}", total, band, spread
 
 
-def _methods(report: TracarbonReport, co2g_per_kwh: float | None) -> list[str]:
+def _intensity(report: TracarbonReport) -> str:
+    """The intensity that was used last, and, where it is another one, the mean that energy and carbon come to."""
+    last = report.co2g_per_kwh
+    if last is None:
+        return ""
+    energy, carbon = (report.metric_report.get(f"{name}_host") for name in ("energy_consumption", "carbon_emission"))
+    if energy is None or carbon is None or energy.total <= 0 or energy.total_unit != "Wh":
+        return f"{last:g} g/kWh, "
+    mean = carbon.total / energy.total * 1000.0
+    return f"{last:g} g/kWh, " if math.isclose(mean, last, rel_tol=5e-3) else f"{last:g} g/kWh, mean {mean:.4g}, "
+
+
+def _intensities(report: TracarbonReport) -> list[str]:
+    """Say how long each carbon intensity was used, where it was not the same all the time."""
+    seconds_by_source = report.seconds_by_intensity
+    if len(seconds_by_source) < 2:
+        return []
+    uses = ", ".join(f"{source} for {_duration(seconds)}" for source, seconds in seconds_by_source.items())
+    return [f"carbon intensities used: {uses}"]
+
+
+def _carbon_score(report: TracarbonReport) -> list[str]:
+    """Say what the software carbon intensity of ISO/IEC 21031, (E x I + M) per R, is; R is left to the reader."""
+    totals = {name: item.total for name, item in report.metric_report.items()}
+    embodied = totals.get("carbon_emission_embodied")
+    if embodied is None or "carbon_emission_host" not in totals:
+        return []
+    operational = totals["carbon_emission_host"] + totals.get("carbon_emission_overhead", 0.0)
+    return [
+        f"SCI (ISO/IEC 21031): E x I + M = {human(operational)} + {human(embodied)} = {human(operational + embodied)} "
+        "co2g; divide by your number of functional units R"
+    ]
+
+
+def _methods(report: TracarbonReport) -> list[str]:
     """Say where the figures come from, each origin once."""
     origins: dict[str, None] = {}
     for item in report.metric_report.values():
@@ -66,6 +99,6 @@ def _methods(report: TracarbonReport, co2g_per_kwh: float | None) -> list[str]:
             known = "" if detected is None else f", location by {detected}"
             if detected == "nothing":
                 known = ", since the country is unknown"
-            figure = f"{co2g_per_kwh:g} g/kWh, " if co2g_per_kwh else ""
+            figure = _intensity(report)
             origins[f"carbon intensity of {tags['location']}: {figure}{factor or tags['source']}{known}"] = None
     return list(origins)

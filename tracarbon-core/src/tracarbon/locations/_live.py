@@ -1,0 +1,129 @@
+"""The carbon intensity of now: when to ask, whom to make wait, and how long an answer holds."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import NamedTuple
+
+from tracarbon._worker import Call
+from tracarbon.exceptions import TracarbonException
+from tracarbon.locations._http import StatusError, in_own_loop
+from tracarbon.locations._intensity import Figure
+
+logger = logging.getLogger("tracarbon")
+
+USABLE_SECONDS = 86_400.0
+RETRY_SECONDS = 60.0
+_LONGEST_RETRY_SECONDS = 3600.0
+
+
+class Reading(NamedTuple):
+    """A figure of a live service, and whether it is the newest that there should be."""
+
+    figure: Figure
+    is_newest: bool
+
+
+class LiveIntensity:
+    """Keeps what a live service said last: one request for as long as a figure lasts, however many ask.
+
+    The request runs in a thread of its own, whatever event loops ask: a caller that is cancelled before the answer does
+    not keep it from those who wait too, nor does a hanging service hold up those who do not wait.
+
+    Args:
+        fetch: one request.
+        clock: monotonic seconds.
+
+    Attributes:
+        fault: why the last request failed; empty where it did not.
+    """
+
+    def __init__(self, fetch: Callable[[], Awaitable[Figure]], clock: Callable[[], float]) -> None:
+        self.fault = ""
+        self._fetch = fetch
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._waiting: list[Call] = []
+        self._is_asking = False
+        self._thread: threading.Thread | None = None
+        self._next_at = self._fetched_at = self._outdated_at = -math.inf
+        self._figure: Figure | None = None
+
+    async def latest(self, zone: str) -> Reading | None:
+        """Return the latest figure if it is less than a day old, after a request if one is due.
+
+        Args:
+            zone: for the log.
+        """
+        with self._lock:
+            call = Call(self._usable) if self._ask_if_due(zone) else None
+            if call is not None:
+                self._waiting.append(call)
+        reading: Reading | None = self._usable() if call is None else await call.wait()
+        return reading
+
+    def current(self, zone: str) -> Reading | None:
+        """Return the same without waiting: a request that is due is sent, and its answer is for later calls."""
+        with self._lock:
+            self._ask_if_due(zone)
+        return self._usable()
+
+    def _ask_if_due(self, zone: str) -> bool:
+        """Whether a request is under way, which is sent now if it is due."""
+        if self._clock() < self._next_at:
+            return False
+        # A forked child has the flag, but no thread that would ever see to it.
+        if not self._is_asking or self._thread is None or not self._thread.is_alive():
+            self._waiting, self._is_asking = [], True
+            self._thread = in_own_loop(self._fetch, lambda outcome: self._finish(outcome, zone))
+        return True
+
+    def _finish(self, outcome: Figure | Exception, zone: str) -> None:
+        with self._lock:
+            waiting, self._waiting, self._is_asking = self._waiting, [], False
+            try:
+                self._note(outcome, zone)
+            finally:
+                for call in waiting:
+                    call.perform()
+
+    def _note(self, outcome: Figure | Exception, zone: str) -> None:
+        now, failed_before = self._clock(), bool(self.fault)
+        if isinstance(outcome, Exception):
+            self.fault, self._next_at = _in_words(outcome), now + _retry_seconds(outcome)
+            if not failed_before:
+                logger.warning(
+                    "no live carbon intensity of %s: %s. It is asked for again in %.0f s; meanwhile the last one holds "
+                    "for a day, if there is one, then the country's yearly average",
+                    zone,
+                    self.fault,
+                    self._next_at - now,
+                )
+            return
+        self.fault, self._figure, self._fetched_at = "", outcome, now
+        self._next_at = self._outdated_at = now + outcome.lasts_seconds
+        if failed_before:
+            logger.info("there is a live carbon intensity of %s again", zone)
+
+    def _usable(self) -> Reading | None:
+        now = self._clock()
+        if self._figure is None or now - self._fetched_at >= USABLE_SECONDS:
+            return None
+        return Reading(self._figure, not self.fault or now < self._outdated_at)
+
+
+def _retry_seconds(error: Exception) -> float:
+    asked = error.retry_after_seconds if isinstance(error, StatusError) else None
+    return RETRY_SECONDS if asked is None else min(max(asked, RETRY_SECONDS), _LONGEST_RETRY_SECONDS)
+
+
+def _in_words(error: Exception) -> str:
+    """Say what went wrong; the text of an error that is not ours could hold the key."""
+    if not isinstance(error, TracarbonException):
+        return type(error).__name__
+    is_refused = isinstance(error, StatusError) and error.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
+    return f"{error} (the key is not accepted)" if is_refused else str(error)
