@@ -1,0 +1,34 @@
+"""Metrics that prometheus_client knows how to collect: of this process, and gauges of an application's own."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+
+from prometheus_client import CollectorRegistry, Gauge, Metric, ProcessCollector, generate_latest
+from prometheus_client.openmetrics.exposition import generate_latest as generate_latest_openmetrics
+from prometheus_client.registry import Collector
+
+from tracarbon_exporter_prometheus._exposition import OPENMETRICS_END
+
+_PROCESS = ProcessCollector(registry=None)
+
+
+def render_others(gauges: Iterable[Gauge], taken: Collection[str], *, openmetrics: bool) -> str:
+    """Return the metrics of this process and the gauges whose names are not taken, as text without an end mark."""
+    registry = CollectorRegistry()
+    registry.register(_PROCESS)
+    registry.register(_Gauges(gauges, taken))
+    generate = generate_latest_openmetrics if openmetrics else generate_latest
+    return generate(registry).decode("utf-8").removesuffix(OPENMETRICS_END)
+
+
+class _Gauges(Collector):
+    def __init__(self, gauges: Iterable[Gauge], taken: Collection[str]) -> None:
+        self._gauges = gauges
+        self._taken = taken
+
+    def collect(self) -> Iterator[Metric]:
+        for gauge in list(self._gauges):
+            for family in gauge.collect():
+                if family.name not in self._taken and not family.name.startswith("process_"):
+                    yield family
