@@ -203,6 +203,7 @@ async def test_an_exporter_that_cannot_be_entered_at_the_stop_is_given_up_and_it
     assert [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR] == [
         "exporter late: 2 records (12 s, 0.03333 Wh) were not delivered within 10 s and are lost"
     ]
+    assert rig.component("late").dropped_records == 2
     assert rig.ended_at == rig.start + 12.0
 
 
