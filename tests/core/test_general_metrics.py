@@ -145,7 +145,10 @@ async def test_carbon_of_milliwatts_is_that_of_watts() -> None:
     """T2: 2400 mW became 2 400 000 W."""
     given = EnergyUsage(host_energy_usage=2400.0, window_seconds=10.0, unit=EnergyUsageUnit.MILLIWATT)
     emission = CarbonEmission(location=FakeLocation(), energy_consumption=Saying(usages=[given]))
-    assert (await emission.get_co2_usage()).host_carbon_usage == pytest.approx(24.0)
+    usage = await emission.get_co2_usage()
+    assert usage.host_carbon_usage == pytest.approx(24.0)
+    assert usage.energy_usage is not None
+    assert usage.energy_usage.host_energy_usage == pytest.approx(2.4)
 
 
 def test_conversion_of_energy_units_there_and_back() -> None:

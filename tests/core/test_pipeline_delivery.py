@@ -132,7 +132,7 @@ async def test_a_batch_that_the_receiver_will_never_take_is_dropped_counted_and_
             await rig.to(35.0)
             assert rig.component("bad").state is ComponentState.OK
     assert [record.getMessage() for record in caplog.records] == [
-        "exporter bad failed: 4 records dropped: 400 bad request",
+        "exporter bad failed: 4 records (9.85 s, 0.02736 Wh) dropped: 400 bad request",
         "exporter bad works again",
     ]
     assert rig.component("bad").dropped_records == 4
@@ -201,8 +201,9 @@ async def test_an_exporter_that_cannot_be_entered_at_the_stop_is_given_up_and_it
         await rig.to(12.0)
         await rig.stop()
     assert [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR] == [
-        "exporter late: 2 records were not delivered within 10 s and are lost"
+        "exporter late: 2 records (12 s, 0.03333 Wh) were not delivered within 10 s and are lost"
     ]
+    assert rig.component("late").dropped_records == 2
     assert rig.ended_at == rig.start + 12.0
 
 
@@ -227,6 +228,19 @@ async def test_an_outage_does_not_hold_up_the_stop_beyond_the_deadline() -> None
         await rig.clock.advance(10.5)
         assert rig.has_ended()
     assert len(bad.attempted_at) < 60
+
+
+@pytest.mark.parametrize(("wish", "tries"), [(None, 40), (0.1, 40), (2.0, 5), (3600.0, 4)])
+async def test_a_receiver_that_wishes_to_be_left_alone_is_at_the_stop_as_well(wish: float | None, tries: int) -> None:
+    busy = raising(RetryableExportError("429", retry_after_seconds=wish))
+    rig, bad, _ = two_exporters(script=Script([None, None], then=busy))
+    async with rig.running():
+        await rig.to(12.0)
+        before = len(bad.attempted_at)
+        rig.pipeline.stop()
+        await rig.clock.advance(10.5)
+        assert rig.has_ended()
+    assert len(bad.attempted_at) - before == pytest.approx(tries, abs=1)
 
 
 # ---- receivers that are gone

@@ -310,6 +310,23 @@ async def test_a_generator_that_raises_midway_commits_nothing() -> None:
     assert exporter.total("host") == pytest.approx(350.0)
 
 
+async def test_a_generator_that_goes_on_in_spite_of_a_problem_is_degraded() -> None:
+    rig = Rig(interval_seconds=10.0)
+    rig.sensor()
+    generator = rig.generator("generator")
+    exporter = rig.exporter()
+    async with rig.running():
+        await rig.to(12.0)
+        generator.problems = ["no names", "no cards"]
+        await rig.to(22.0)
+        component = rig.component("generator")
+        assert (component.state, component.reason) == (ComponentState.DEGRADED, "no names; no cards")
+        generator.problems = []
+        await rig.to(32.0)
+        assert component.state is ComponentState.OK
+    assert exporter.total("windows") == len(exporter.windows())
+
+
 async def test_a_generator_that_hangs_is_given_up_after_its_deadline_and_the_others_go_on() -> None:
     rig = Rig(interval_seconds=10.0)
     rig.sensor()

@@ -505,7 +505,7 @@ async def test_an_exporter_that_hangs_is_given_up_after_the_flush_deadline_and_i
             await rig.clock.advance(4.6)
             assert rig.has_ended()
     assert [record.getMessage() for record in caplog.records] == [
-        "exporter hung: 4 records were not delivered within 4 s and are lost"
+        "exporter hung: 4 records (15 s, 0.04167 Wh) were not delivered within 4 s and are lost"
     ]
 
 

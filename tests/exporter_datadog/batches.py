@@ -8,7 +8,7 @@ from typing import Any
 
 from tracarbon.metrics import Batch, MetricKind, Record, Tag, Window
 from tracarbon.plugin import PluginContext
-from tracarbon.testing import ManualClock
+from tracarbon.testing import ManualClock, SleeplessClock
 from tracarbon_exporter_datadog import DatadogExporter
 
 TICK_SECONDS = 10.0
@@ -64,7 +64,7 @@ def pods(count: int, number: int = 0, **tags: str) -> Batch:
 @asynccontextmanager
 async def exporter(clock: ManualClock | None = None, **options: Any) -> AsyncIterator[DatadogExporter]:
     """Enter an exporter in a pipeline that has this clock."""
-    context = PluginContext("datadog", clock=clock or ManualClock(wall=WALL))
+    context = PluginContext("datadog", clock=clock or SleeplessClock(wall=WALL))
     try:
         async with DatadogExporter.from_options(DatadogExporter.Options(**options), context) as sender:
             yield sender

@@ -185,6 +185,27 @@ async def test_a_queue_that_stays_full(tmp_path: Path, monkeypatch: pytest.Monke
         assert agent.total(JOULES) == joules([pods(2000)])
 
 
+async def test_a_queue_that_stays_full_and_another_agent_at_its_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old agent hangs; its path is the new one's by now."""
+    monkeypatch.setattr(_agent, "PATIENCE_SECONDS", 0.05)
+    path = tmp_path / "dsd.socket"
+    path.symlink_to(tmp_path / "old.socket")
+    with unix_agent(tmp_path / "old.socket") as old, unix_agent(tmp_path / "new.socket") as new:
+        async with exporter(socket_path=str(path), disable_buffering=True) as sender:
+            with pytest.raises(RetryableExportError) as caught:
+                await sender.export(pods(2000))
+            left = caught.value.remaining
+            assert left is not None
+            path.unlink()
+            path.symlink_to(tmp_path / "new.socket")
+            new.follow()
+            await sender.export(left)
+        new.stop()
+        assert old.total(JOULES) + new.total(JOULES) == joules([pods(2000)])
+
+
 async def test_an_export_that_was_cancelled_goes_on_where_it_was(tmp_path: Path) -> None:
     """The pipeline's patience is over; it offers the same batch again."""
     with unix_agent(tmp_path / "dsd.socket") as agent:
@@ -316,6 +337,24 @@ async def test_names_are_looked_up_again_after_a_while(monkeypatch: pytest.Monke
         sender.close()
         assert agent.total("a") == 3.0
     assert lookups == 3
+
+
+async def test_a_name_is_looked_up_anew_after_a_refusal() -> None:
+    """The agent's pod has moved, and its name with it."""
+    with udp_agent() as old, udp_agent() as new:
+        places: list[list[_agent.Place]] = [[(socket.AF_INET, ("127.0.0.1", agent.port))] for agent in (old, new)]
+
+        async def look_up() -> list[_agent.Place]:
+            return places.pop(0)
+
+        agent, parcels = _agent.Agent("agent", look_up, 1432), [Parcel((), (b"a:1|c",))]
+        await agent.deliver([Parcel((), (b"a:1|c",))])
+        old.stop()
+        with pytest.raises(NotDelivered):
+            await agent.deliver(parcels)
+        await agent.deliver(parcels)
+        assert agent.close() == 0
+        assert new.total("a") == 1.0
 
 
 async def test_localhost_is_ipv4_first() -> None:

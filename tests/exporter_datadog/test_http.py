@@ -10,6 +10,8 @@ from typing import Any
 
 import anyio
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import SecretStr
 from tracarbon.exceptions import (
     DeliveryUnknown,
@@ -18,7 +20,8 @@ from tracarbon.exceptions import (
     RetryableExportError,
     TracarbonException,
 )
-from tracarbon.testing import ManualClock
+from tracarbon.metrics import Batch, Window
+from tracarbon.testing import SleeplessClock
 from tracarbon_exporter_datadog import DatadogExporter, _intake
 from tracarbon_exporter_datadog._intake import Verdict, verdict_on
 
@@ -38,6 +41,9 @@ from tests.exporter_datadog.batches import (
 from tests.exporter_datadog.receivers import APP_KEY, KEY, Fault, Intake, intake
 from tests.support.web_server import hang, serving
 
+FIRST = int(WALL) + 3
+"""The first second that an exporter uses that begins at `WALL`."""
+
 
 @pytest.fixture
 def api() -> Iterator[Intake]:
@@ -47,7 +53,9 @@ def api() -> Iterator[Intake]:
         assert all(before == after for before, after in receiver.overwritten)
 
 
-def to(api: Intake, clock: ManualClock | None = None, **options: Any) -> AbstractAsyncContextManager[DatadogExporter]:
+def to(
+    api: Intake, clock: SleeplessClock | None = None, **options: Any
+) -> AbstractAsyncContextManager[DatadogExporter]:
     return exporter(clock, **{"api_key": KEY, "api_url": api.url, "hostname": "here", **options})
 
 
@@ -74,7 +82,7 @@ def expected(name: str, value: float, interval: int = 0) -> dict[str, Any]:
     return {
         "metric": name,
         "type": 1 if interval else 3,
-        "points": [{"timestamp": int(WALL), "value": value}],
+        "points": [{"timestamp": FIRST, "value": value}],
         "tags": ["platform:Linux"],
         "resources": [{"type": "host", "name": "here"}],
         **({"interval": interval} if interval else {}),
@@ -139,7 +147,7 @@ async def test_how_long_the_api_wants_to_be_left_alone(api: Intake, status: int,
 async def test_a_202_that_never_arrived(api: Intake, fault: Fault, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same batch is posted again with the same time, and counts once."""
     monkeypatch.setattr(_intake, "REQUEST_SECONDS", 0.3)
-    clock = ManualClock(wall=WALL)
+    clock = SleeplessClock(wall=WALL)
     async with to(api, clock) as sender:
         same = usual()
         api.faults = [fault, 503]
@@ -154,22 +162,22 @@ async def test_a_202_that_never_arrived(api: Intake, fault: Fault, monkeypatch: 
 
 async def test_one_that_stays_unknown_for_an_hour_gets_a_new_time(api: Intake) -> None:
     """Datadog would leave it out otherwise, without a word."""
-    clock = ManualClock(wall=WALL)
+    clock = SleeplessClock(wall=WALL)
     async with to(api, clock) as sender:
         same = usual()
         api.faults = ["hang up"]
         assert isinstance(await refused(sender, same), DeliveryUnknown)
         clock.elapse(3700.0)
         await sender.export(same)
-    assert {second for _, _, second in api.kept} == {int(WALL) + 3700}
+    assert {second for _, _, second in api.kept} == {FIRST + 3700 - 2}
 
 
 async def test_a_batch_that_waited_for_an_hour_is_of_now(api: Intake) -> None:
-    clock = ManualClock(wall=WALL)
+    clock = SleeplessClock(wall=WALL)
     clock.elapse(7200.0)
     async with to(api, clock) as sender:
         await sender.export(usual())
-    assert {second for _, _, second in api.kept} == {int(WALL) + 7200}
+    assert {second for _, _, second in api.kept} == {FIRST + 7200}
 
 
 async def test_nobody_listens() -> None:
@@ -187,25 +195,44 @@ async def test_windows_that_end_in_one_second(api: Intake) -> None:
         for watts in (10.0, 20.0, 30.0):
             await sender.export(usual(0, watts))
     assert api.total(JOULES) == 600.0
-    assert sorted({second for _, _, second in api.kept}) == [int(WALL), int(WALL) + 1, int(WALL) + 2]
+    assert sorted({second for _, _, second in api.kept}) == [FIRST, FIRST + 1, FIRST + 2]
 
 
 async def test_generators_of_one_window_share_a_second(api: Intake) -> None:
     async with to(api) as sender:
         await sender.export(batch(record()))
         await sender.export(batch(record(1.0, "carbon_emission_host", "co2g", generator="carbon"), generator="carbon"))
-    assert {second for _, _, second in api.kept} == {int(WALL)}
+    assert {second for _, _, second in api.kept} == {FIRST}
 
 
 async def test_windows_shorter_than_a_second_wait_for_time_to_pass(api: Intake) -> None:
-    clock = ManualClock(wall=WALL)
+    clock = SleeplessClock(wall=WALL)
     async with to(api, clock) as sender:
         for _ in range(31):
             await sender.export(batch(record()))
-        with anyio.move_on_after(0.2) as scope:
-            await sender.export(batch(record()))
-        assert scope.cancelled_caught
-    assert max(second for _, _, second in api.kept) == int(WALL) + 30
+    assert max(second for _, _, second in api.kept) == FIRST + 30
+    assert clock.time() == FIRST + 30 - 2
+
+
+@given(st.lists(st.lists(st.floats(0, 3), max_size=4), min_size=1, max_size=6), st.floats(0, 1))
+@settings(max_examples=30)
+def test_processes_one_after_the_other(lives: list[list[float]], fraction: float) -> None:
+    """None uses a second of an earlier one, however soon after it that begins: nothing is overwritten."""
+    clock = SleeplessClock(wall=WALL + fraction)
+
+    async def live(pauses: list[float]) -> None:
+        async with to(api, clock) as sender:
+            for pause in pauses:
+                clock.elapse(pause)
+                now = clock.time()
+                await sender.export(Batch.of_window("energy", Window(0.0, 10.0, now - 10.0, now), [record()]))
+
+    with intake() as api:
+        for pauses in lives:
+            anyio.run(live, pauses)
+        assert not api.problems
+        assert not api.overwritten
+    assert api.total(JOULES) == sum(map(len, lives)) * 400.0
 
 
 async def test_a_large_batch_is_several_requests(api: Intake) -> None:

@@ -93,12 +93,17 @@ def test_the_application_key(variable: str, monkeypatch: pytest.MonkeyPatch) -> 
         ({}, {"api_key": KEY, "transport": "dogstatsd"}, 'api_key is for transport = "http", and this is "dogstatsd"'),
         ({}, {"transport": "http", "api_key": KEY, "agent_port": 9}, 'agent_port is for transport = "dogstatsd"'),
         ({}, {"api_key": KEY, "disable_buffering": True}, 'disable_buffering is for transport = "dogstatsd"'),
-        ({"DD_API_KEY": KEY, "DD_AGENT_HOST": "node"}, {}, "both an API key and DD_AGENT_HOST are set"),
-        ({"DD_API_KEY": KEY, "DD_DOGSTATSD_URL": "udp://x"}, {}, "both an API key and DD_DOGSTATSD_URL are set"),
+        ({"DD_API_KEY": KEY, "DD_AGENT_HOST": "node"}, {}, "both DD_API_KEY and DD_AGENT_HOST are set"),
+        ({"DD_API_KEY": KEY, "DD_DOGSTATSD_URL": "udp://x"}, {}, "both DD_API_KEY and DD_DOGSTATSD_URL are set"),
         ({}, {"api_key": ""}, "api_key is empty"),
         ({}, {"api_key": "<YOUR KEY>"}, "api_key is no key"),
         ({}, {"api_key": KEY + "\n"}, "api_key is no key"),
-        ({"DD_API_KEY": "ключ"}, {}, "api_key is no key"),
+        ({"DD_API_KEY": "ключ"}, {}, "DD_API_KEY is no key"),
+        ({"DATADOG_API_KEY": " \n"}, {"transport": "http"}, "DATADOG_API_KEY is empty"),
+        ({}, {"api_key": KEY, "hostname": "my host"}, "hostname is 'my host'"),
+        ({"DD_HOSTNAME": "a\nb"}, {"api_key": KEY}, "DD_HOSTNAME is 'a\\nb'"),
+        ({}, {"agent_host": "node:8125"}, "agent_host is 'node:8125'; give a name or an address alone"),
+        ({"DD_AGENT_HOST": "udp://node"}, {}, "DD_AGENT_HOST is 'udp://node'"),
         ({}, {"api_key": KEY, "app_key": "a b"}, "app_key is no key"),
         ({}, {"api_key": KEY, "site": "https://datadoghq.eu"}, "give one such as datadoghq.eu"),
         ({}, {"api_key": KEY, "site": "app.datadoghq.eu"}, "give one such as datadoghq.eu"),
@@ -148,6 +153,32 @@ def test_unified_service_tags() -> None:
     assert environment_tags({}) == ()
 
 
+@pytest.mark.parametrize("text", [f"{KEY}\n", f" {KEY} "])
+def test_a_variable_may_end_in_a_line_break(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = target({"DD_API_KEY": text}, monkeypatch)
+    assert isinstance(found, ApiTarget)
+    assert found.headers == {"DD-API-KEY": KEY}
+
+
+@pytest.mark.parametrize("host", ["node", "node-1.example.org", "127.0.0.1", "::1", "fe80::1%eth0", "under_score"])
+def test_hosts(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = target({}, monkeypatch, agent_host=host)
+    assert isinstance(found, AgentTarget)
+    assert found.host == host
+
+
+@pytest.mark.parametrize(
+    ("how", "is_unbuffered"),
+    [({}, True), ({"api_key": KEY}, False), ({"options": {"disable_buffering": True}}, True)],
+)
+def test_disable_buffering_from_code(how: dict[str, Any], is_unbuffered: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the API it is taken as of old, and means nothing."""
+    seen: list[DatadogOptions] = []
+    monkeypatch.setattr("tracarbon_exporter_datadog.made_transport", seen.append)
+    DatadogExporter(metric_generators=[], disable_buffering=True, **how)
+    assert [options.disable_buffering for options in seen] == [is_unbuffered]
+
+
 def test_as_documented(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setenv("DATADOG_API_KEY", KEY)
     exporter = DatadogExporter(metric_generators=[])
@@ -159,7 +190,14 @@ def test_as_documented(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptur
     assert "datadog_flush_interval is not used" in caplog.text
 
 
-@pytest.mark.parametrize(("how", "said"), [({"app_key": APP_KEY}, "app_key is for"), ({"api_key": "a b"}, "is no key")])
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ({"app_key": APP_KEY}, "app_key is for"),
+        ({"api_key": "a b"}, "is no key"),
+        ({"options": {"agent_prt": 1}}, "agent_prt: "),
+    ],
+)
 def test_mistakes_from_code(how: dict[str, Any], said: str) -> None:
     with pytest.raises(TracarbonException, match=said) as caught:
         DatadogExporter(metric_generators=[], **how)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tracarbon._mailbox import Mailbox
 from tracarbon.exceptions import DeliveryUnknown, RetryableExportError
 from tracarbon.metrics import Batch
-from tracarbon.testing import ManualClock
+from tracarbon.testing import SleeplessClock
 from tracarbon_exporter_datadog import DatadogExporter, _agent, _intake
 
 from tests.exporter_datadog.batches import GRAMS, JOULES, WALL, batch, exporter, joules, record
@@ -48,7 +48,7 @@ def grams(given: Sequence[Batch]) -> float:
     return math.fsum(one.value for item in given for one in item if one.name == "carbon_emission_host")
 
 
-async def deliver(sender: DatadogExporter, given: Sequence[Batch], clock: ManualClock, after_each_try: Step) -> None:
+async def deliver(sender: DatadogExporter, given: Sequence[Batch], clock: SleeplessClock, after_each_try: Step) -> None:
     """Do as the pipeline does, until all is delivered."""
     mailbox, coming, in_flight = Mailbox(MOST_SERIES), [*given], None
     while coming or in_flight or len(mailbox):
@@ -87,7 +87,7 @@ def test_by_http(watts: list[dict[int, float]], script: list[Fault], size: int, 
     given = [made(number, item) for number, item in enumerate(watts)]
 
     async def run(api: Intake) -> None:
-        clock = ManualClock(wall=WALL)
+        clock = SleeplessClock(wall=WALL)
         async with exporter(clock, api_key=KEY, api_url=api.url) as sender:
             await deliver(sender, given, clock, lambda: None)
 
@@ -143,7 +143,7 @@ def test_by_dogstatsd(
                 agent.start()
 
         async def run() -> None:
-            clock = ManualClock(wall=WALL)
+            clock = SleeplessClock(wall=WALL)
             place: dict[str, Any] = (
                 {"agent_host": "127.0.0.1", "agent_port": agent.port}
                 if way == "udp"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import shutil
 import socket
 import subprocess
@@ -169,7 +170,8 @@ def test_what_could_not_be_pushed_is_said(tmp_path: Path) -> None:
         done = run("run", "-c", "pipeline.toml", "--duration", "200ms", cwd=tmp_path, env={"TRACARBON_COUNTRY": "fr"})
     assert "Traceback" not in done.stderr
     assert f"exporter prometheus failed {server.url}: 503" in done.stderr.replace("failed:", "failed")
-    assert "records were not delivered" in done.stderr
+    assert re.search(r"\d+ records \(.* s, .* Wh\) were not delivered within 10 s and are lost", done.stderr)
+    assert re.search(r"^  exporter prometheus: \d+ records did not arrive$", done.stderr, re.MULTILINE)
 
 
 async def test_what_is_true_for_a_moment_only_is_not_pushed() -> None:

@@ -244,7 +244,8 @@ def _add_option_problem(
         message, keys = f"option '{'.'.join(map(str, keys))}' is missing and required", ()
     else:
         message = str(detail["msg"]).removeprefix("Value error, ")
-        message = message[:1].lower() + message[1:]
+        if not message[1:2].isupper():  # else it begins with a name, such as a variable's
+            message = message[:1].lower() + message[1:]
     problems.add_for(table, keys, message, plugin.origin)
 
 

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from tracarbon._mailbox import Mailbox
 from tracarbon._runner import Runner, Terms, TimeoutExceeded, back_off_seconds, describe
 from tracarbon._states import Component
+from tracarbon._text import human
 from tracarbon.exceptions import DeliveryUnknown, PermanentExportError, ReceiverGone, RetryableExportError
 from tracarbon.exporters.exporter import Exporter
+from tracarbon.hardwares.energy import JOULES_PER_WH
 from tracarbon.metrics import Batch
+
+_HOST = "energy_consumption_host"
+_SOON_SECONDS = 0.25
+"""How long a receiver is left alone after a failure at the end, where there is little time left."""
+_LATE_SECONDS = 2.5
+"""The same, at the most, where it wishes to be left alone."""
 
 
 class ExporterRunner(Runner):
@@ -60,11 +68,14 @@ class ExporterRunner(Runner):
         if self._in_flight is not None or self._failures:
             self.component.merged_batches += self.mailbox.merged - merged
 
-    def give_up(self) -> int:
-        """Count what was not delivered as dropped, and return how many records that are."""
-        records = self.undelivered_records
-        self.component.dropped_records += records
-        return records
+    def give_up(self) -> str | None:
+        """Count what was not delivered as dropped, and say what it was; `None` where everything was."""
+        if not self.owes_something:
+            return None
+        self.component.dropped_records += self.undelivered_records
+        lost = [batch for batch in (self._in_flight, self.mailbox.leave()) if batch is not None]
+        self._in_flight = None
+        return _in_words(lost)
 
     def finish(self) -> None:
         """Ask it to deliver what is there and come to its end."""
@@ -109,7 +120,7 @@ class ExporterRunner(Runner):
         except PermanentExportError as error:
             self._in_flight = None
             self.component.dropped_records += len(batch)
-            self.component.failed(f"{len(batch)} records dropped: {describe(error)}")
+            self.component.failed(f"{_in_words([batch])} dropped: {describe(error)}")
             return True
         except Exception as error:
             self._in_flight = None
@@ -125,9 +136,20 @@ class ExporterRunner(Runner):
         return True
 
     async def _back_off(self) -> None:
-        seconds = max(self._leave_alone_seconds or 0.0, back_off_seconds(self._failures))
+        wish = self._leave_alone_seconds
+        seconds = max(wish or 0.0, back_off_seconds(self._failures))
         self._leave_alone_seconds, self._must_rest = None, False
         if self._finishing:
-            await self.clock.sleep_until(self.clock.monotonic() + min(seconds, 0.25))
+            seconds = min(seconds, _SOON_SECONDS if wish is None else max(_SOON_SECONDS, min(wish, _LATE_SECONDS)))
+            await self.clock.sleep_until(self.clock.monotonic() + seconds)
         else:
             await self._pause_for(seconds)
+
+
+def _in_words(batches: Sequence[Batch]) -> str:
+    """Say how much is in batches: records, time, and the energy of the host."""
+    records = sum(map(len, batches))
+    seconds = sum(batch.window.seconds for batch in batches)
+    hosts = [record for batch in batches for record in batch if record.name == _HOST and record.unit == "watts"]
+    energy = f", {human(sum(record.total for record in hosts) / JOULES_PER_WH)} Wh" if hosts else ""
+    return f"{records} records ({seconds:.3g} s{energy})"

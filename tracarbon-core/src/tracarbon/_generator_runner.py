@@ -90,5 +90,5 @@ class GeneratorRunner(Runner):
             self.failed(error)
         else:
             self._view.commit()
-            self.succeeded()
+            self.succeeded("; ".join(self.plugin.problems))
             self._deliver(batch)

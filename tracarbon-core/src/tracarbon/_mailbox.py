@@ -51,6 +51,10 @@ class Mailbox:
         while self._pending is None and not self._closed:
             self._changed = anyio.Event()
             await self._changed.wait()
+        return self.leave()
+
+    def leave(self) -> Batch | None:
+        """Take what is there, without waiting."""
         batch, self._pending = self._pending, None
         return batch
 

@@ -371,10 +371,8 @@ class Pipeline:
     async def _flush(self, seconds: float) -> None:
         await self._finish(self._exporter_runners, seconds)
         for exporter in self._exporter_runners:
-            if records := exporter.give_up():
-                logger.error(
-                    "%s: %d records were not delivered within %g s and are lost", exporter.component, records, seconds
-                )
+            if lost := exporter.give_up():
+                logger.error("%s: %s were not delivered within %g s and are lost", exporter.component, lost, seconds)
 
 
 def _start_error(runner: Runner) -> str | None:

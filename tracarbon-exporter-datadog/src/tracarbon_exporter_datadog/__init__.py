@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from typing import Any, Self
+from collections.abc import Mapping
+from typing import Any, Self, overload
 
 from pydantic import SecretStr, ValidationError
 from tracarbon.exceptions import (
@@ -24,14 +25,14 @@ from tracarbon.plugin import PluginContext
 
 from tracarbon_exporter_datadog._naming import environment_tags
 from tracarbon_exporter_datadog._parcel import NotDelivered, Progress
-from tracarbon_exporter_datadog._seconds import OLDEST_SECONDS, Seconds
-from tracarbon_exporter_datadog.options import DatadogOptions
+from tracarbon_exporter_datadog._seconds import OLDEST_SECONDS, Seconds, seconds_until_usable
+from tracarbon_exporter_datadog.options import AgentTarget, DatadogOptions, target_of
 from tracarbon_exporter_datadog.series import Catalogue, Delivery
 from tracarbon_exporter_datadog.transports import made_transport, write_all
 
 __all__ = ["DatadogExporter"]
 
-_MOST_AHEAD_SECONDS = 30.0
+_LONGEST_WAIT_SECONDS = 1.0
 _DEFAULT_FLUSH_INTERVAL = 10
 _MOST_TOLD = 1000
 
@@ -62,15 +63,16 @@ class DatadogExporter(Exporter):
     stats: Any = None
     disable_buffering: bool = False
     datadog_flush_interval: float = _DEFAULT_FLUSH_INTERVAL
-    options: DatadogOptions | None = None
+    options: DatadogOptions | Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         self.api_key, self.app_key = _secret(self.api_key), _secret(self.app_key)
         self._context = self._own_context = PluginContext("datadog")
-        self._options = self.options or _options(self.api_key, self.app_key, self.disable_buffering)
-        self._transport = made_transport(self._options)
+        self.options = _validated(self.options)
+        options = self.options or _options(self.api_key, self.app_key, self.disable_buffering)
+        self._transport = made_transport(options)
         self._catalogue: Catalogue | None = None
-        self._seconds = Seconds()
+        self._seconds: Seconds | None = None
         self._delivery: Delivery | None = None
         self._told: set[str] = set()
         self._tell_of_what_is_not_used()
@@ -108,6 +110,7 @@ class DatadogExporter(Exporter):
         except NotDelivered as error:
             fault = str(error)
         else:
+            self._context.logger.info("sends to %s", self._transport.name)
             return self
         raise TracarbonException(fault)
 
@@ -157,15 +160,11 @@ class DatadogExporter(Exporter):
         if self._transport.has_own_time:
             generators = {record.generator for record in delivery.batch}
             ended_at = delivery.batch.window.ended_at
+            self._seconds = self._seconds or Seconds(now)
             delivery.second = self._seconds.take(generators, ended_at, now)
-            await self._not_too_far_ahead(delivery.second - max(ended_at, now))
+            wait_seconds = min(_LONGEST_WAIT_SECONDS, seconds_until_usable(delivery.second, now))
+            await self._context.clock.sleep_until(self._context.clock.monotonic() + wait_seconds)
         await self._context.run_blocking(write_all, self._transport, delivery)
-
-    async def _not_too_far_ahead(self, seconds: float) -> None:
-        # Windows shorter than a second would run ahead of the time, since each is of a second of its own.
-        if seconds > _MOST_AHEAD_SECONDS:
-            clock = self._context.clock
-            await clock.sleep_until(clock.monotonic() + seconds - _MOST_AHEAD_SECONDS)
 
     def _failure(self, delivery: Delivery, fault: NotDelivered | None) -> ExportError | None:
         if fault is not None:
@@ -210,8 +209,26 @@ def _secret(key: str | SecretStr | None) -> SecretStr | None:
 
 
 def _options(api_key: SecretStr | None, app_key: SecretStr | None, disable_buffering: bool) -> DatadogOptions:
+    options = _validated({"api_key": api_key, "app_key": app_key})
+    # For the API it was always taken, and never meant anything.
+    is_meant = disable_buffering and isinstance(target_of(options, os.environ), AgentTarget)
+    return options.model_copy(update={"disable_buffering": True}) if is_meant else options
+
+
+@overload
+def _validated(options: DatadogOptions | Mapping[str, Any]) -> DatadogOptions: ...
+
+
+@overload
+def _validated(options: None) -> None: ...
+
+
+def _validated(options: DatadogOptions | Mapping[str, Any] | None) -> DatadogOptions | None:
+    if options is None or isinstance(options, DatadogOptions):
+        return options
     try:
-        return DatadogOptions(api_key=api_key, app_key=app_key, disable_buffering=disable_buffering)
+        return DatadogOptions(**options)
     except ValidationError as error:
-        said = "; ".join(detail["msg"].removeprefix("Value error, ") for detail in error.errors(include_input=False))
-    raise TracarbonException(said)
+        details = error.errors(include_input=False)
+    said = [": ".join([*map(str, detail["loc"]), detail["msg"].removeprefix("Value error, ")]) for detail in details]
+    raise TracarbonException("; ".join(said))

@@ -185,6 +185,8 @@ class Agent:
             if self._is_udp:
                 await anyio.sleep(_FULL_DEVICE_SECONDS)  # the socket has room, what is behind it has not
         if scope.cancelled_caught:
+            if not self._is_udp:
+                self._disconnect()  # another agent may listen at its path by now
             raise self._not_delivered(fault)
 
     async def _look(self, fault: OSError | None = None) -> None:
@@ -200,9 +202,8 @@ class Agent:
         if not self._is_near:
             await anyio.sleep(GRACE_SECONDS)
             self._take_back(self._refused())
-        if self._has_choice:
-            self._tries += 1
-            self._disconnect()
+        self._tries += self._has_choice
+        self._disconnect()  # its name may lead elsewhere by now
         raise self._not_delivered(fault or OSError(errno.ECONNREFUSED, ""))
 
     def _refused(self, fault: OSError | None = None) -> list[Packet]:

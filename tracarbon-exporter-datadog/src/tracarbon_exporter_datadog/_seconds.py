@@ -1,7 +1,9 @@
 """The second that a batch's points are of.
 
 Datadog keeps one value for a series and second: the one that was submitted last. So no second may be used twice, or the
-first value is gone. And it silently leaves out points that are older than an hour or more than ten minutes ahead.
+first value is gone, and nobody remembers what an earlier process has used. Therefore nobody uses seconds that are
+further ahead of the time than `MOST_AHEAD_SECONDS`, and everybody begins with one that is. And Datadog silently leaves
+out points that are older than an hour or more than ten minutes ahead.
 Sources: https://docs.datadoghq.com/metrics/custom_metrics/historical_metrics/ and
 https://github.com/vectordotdev/vector/issues/13867
 """
@@ -11,14 +13,20 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 OLDEST_SECONDS = 3000.0
+MOST_AHEAD_SECONDS = 2
 _FURTHEST_SECONDS = 300.0
 _MOST_REMEMBERED = 10_000
 
 
 class Seconds:
-    """Hands out seconds, each once for an owner."""
+    """Hands out seconds since the epoch, each once for an owner, and none that may have been used before.
 
-    def __init__(self) -> None:
+    Args:
+        now: when this begins.
+    """
+
+    def __init__(self, now: float) -> None:
+        self._first = int(now) + MOST_AHEAD_SECONDS + 1
         self._taken: dict[str, dict[int, None]] = {}
 
     def take(self, owners: Iterable[str], wanted: float, now: float) -> int:
@@ -26,13 +34,15 @@ class Seconds:
 
         Args:
             owners: names of generators: what they generate is of different series.
-            wanted: in seconds since the epoch; where Datadog would not take it, `now` is meant.
-            now: likewise.
+            wanted: where Datadog would not take it, `now` is meant.
+            now: in seconds since the epoch.
         """
         if not now - OLDEST_SECONDS <= wanted <= now + _FURTHEST_SECONDS:
             wanted = now
+        if self._first > now + _FURTHEST_SECONDS:  # the clock was put back
+            self._first = int(now)
         taken = [self._taken.setdefault(owner, {}) for owner in owners]
-        second = int(wanted)
+        second = max(int(wanted), self._first)
         while any(second in of_owner for of_owner in taken):
             second += 1
         for of_owner in taken:
@@ -40,3 +50,8 @@ class Seconds:
             if len(of_owner) > _MOST_REMEMBERED:
                 del of_owner[next(iter(of_owner))]
         return second
+
+
+def seconds_until_usable(second: int, now: float) -> float:
+    """Return how long to wait until `second` may be used without being in the way of those who come later."""
+    return max(0.0, second - MOST_AHEAD_SECONDS - now)

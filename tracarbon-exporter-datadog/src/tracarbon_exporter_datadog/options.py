@@ -7,6 +7,7 @@ import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Literal, Self, TypeAlias
 from urllib.parse import urlsplit
 
@@ -23,6 +24,7 @@ _OF_DOGSTATSD = ("agent_host", "agent_port", "socket_path", "max_packet_bytes", 
 _OF_HTTP = ("api_key", "app_key", "site", "api_url", "hostname")
 _TRUE = frozenset({"True", "true", "yes", "1"})
 _KEY = re.compile(r"[A-Za-z0-9_-]+")
+_HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,253}[A-Za-z0-9_])?")
 _SITE = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)+")
 
 
@@ -132,13 +134,11 @@ def _transport(options: DatadogOptions, environ: Mapping[str, str]) -> Transport
         raise ValueError(f"api_key is for Datadog's API and {agent[0]} for an agent: take one of them out")
     if has_key or agent:
         return "http" if has_key else "dogstatsd"
-    key = _first(environ, "DATADOG_API_KEY", "DD_API_KEY")
-    variable = next(
-        (name for name in ("DD_DOGSTATSD_URL", "DD_DOGSTATSD_SOCKET", "DD_AGENT_HOST") if environ.get(name)), ""
-    )
-    if key and variable:
-        raise ValueError(f'both an API key and {variable} are set: say transport = "dogstatsd" or transport = "http"')
-    return "http" if key else "dogstatsd"
+    of_key, _ = _first(environ, "DATADOG_API_KEY", "DD_API_KEY")
+    of_agent, _ = _first(environ, "DD_DOGSTATSD_URL", "DD_DOGSTATSD_SOCKET", "DD_AGENT_HOST")
+    if of_key and of_agent:
+        raise ValueError(f'both {of_key} and {of_agent} are set: say transport = "dogstatsd" or transport = "http"')
+    return "http" if of_key else "dogstatsd"
 
 
 def _refuse(options: DatadogOptions, names: tuple[str, ...], transport: Transport) -> None:
@@ -155,16 +155,29 @@ def _api(options: DatadogOptions, environ: Mapping[str, str]) -> ApiTarget:
         raise ValueError('there is no API key: give api_key = { env = "DD_API_KEY" }, or set DD_API_KEY')
     app_key = _key("app_key", options.app_key, environ, "APP_KEY")
     headers = {"DD-API-KEY": api_key} | ({"DD-APPLICATION-KEY": app_key} if app_key else {})
-    return ApiTarget(_url(options, environ), headers, options.hostname or environ.get("DD_HOSTNAME"))
+    return ApiTarget(_url(options, environ), headers, _hostname(options, environ))
 
 
 def _key(name: str, given: SecretStr | None, environ: Mapping[str, str], suffix: str) -> str:
-    key = given.get_secret_value() if given is not None else _first(environ, f"DATADOG_{suffix}", f"DD_{suffix}")
-    if given is not None and not key:
-        raise ValueError(f"{name} is empty")
+    if given is not None:
+        key = given.get_secret_value()
+        if not key:
+            raise ValueError(f"{name} is empty")
+    else:
+        name, text = _first(environ, f"DATADOG_{suffix}", f"DD_{suffix}")
+        key = text.strip()
+        if text and not key:
+            raise ValueError(f"{name} is empty")
     if key and not _KEY.fullmatch(key):
         raise ValueError(f"{name} is no key: those of Datadog are of letters and digits alone")
     return key
+
+
+def _hostname(options: DatadogOptions, environ: Mapping[str, str]) -> str | None:
+    name, text = ("hostname", options.hostname) if options.hostname else _first(environ, "DD_HOSTNAME")
+    if text and not _HOST_NAME.fullmatch(text):
+        raise ValueError(f"{name} is {text!r}; give a name of letters, digits, dots and dashes, at most 255 of them")
+    return text or None
 
 
 def _url(options: DatadogOptions, environ: Mapping[str, str]) -> str:
@@ -204,8 +217,21 @@ def _agent(options: DatadogOptions, environ: Mapping[str, str]) -> AgentTarget:
             return _at_url(url)
         if path := environ.get("DD_DOGSTATSD_SOCKET"):
             return _at_path("DD_DOGSTATSD_SOCKET", path)
-    host = options.agent_host or environ.get("DD_AGENT_HOST") or DEFAULT_AGENT_HOST
-    return AgentTarget(host, options.agent_port or _port(environ.get("DD_DOGSTATSD_PORT")), None)
+    name, host = ("agent_host", options.agent_host) if options.agent_host else _first(environ, "DD_AGENT_HOST")
+    if host and not _is_host(host):
+        raise ValueError(f"{name} is {host!r}; give a name or an address alone: the port is agent_port's")
+    port = options.agent_port or _port(environ.get("DD_DOGSTATSD_PORT"))
+    return AgentTarget(host or DEFAULT_AGENT_HOST, port, None)
+
+
+def _is_host(text: str) -> bool:
+    if _HOST_NAME.fullmatch(text):
+        return True
+    try:
+        ip_address(text.partition("%")[0])
+    except ValueError:
+        return False
+    return True
 
 
 def _port(text: str | None) -> int:
@@ -237,5 +263,6 @@ def _at_path(name: str, text: str) -> AgentTarget:
     return AgentTarget("", 0, text.removeprefix("unixgram://").removeprefix("unix://"))
 
 
-def _first(environ: Mapping[str, str], *names: str) -> str:
-    return next((environ[name] for name in names if environ.get(name)), "")
+def _first(environ: Mapping[str, str], *names: str) -> tuple[str, str]:
+    """Return the first variable that is set, with its value; two empty texts where none is."""
+    return next(((name, environ[name]) for name in names if environ.get(name)), ("", ""))

@@ -21,6 +21,8 @@ from tracarbon_exporter_datadog.series import Delivery
 class Transport(Protocol):
     """A way to Datadog; opened and closed any number of times."""
 
+    name: str
+    """Where it leads to, for messages."""
     has_own_time: bool
     """Whether points have a time; else the receiver goes by its own clock."""
 
@@ -49,6 +51,7 @@ class _ToAgent:
     has_own_time = False
 
     def __init__(self, target: AgentTarget, options: DatadogOptions) -> None:
+        self.name = target.name
         self._target = target
         self._options = options
         self._agent: Agent | None = None
@@ -91,6 +94,7 @@ class _ToApi:
     has_own_time = True
 
     def __init__(self, target: ApiTarget) -> None:
+        self.name = f"Datadog's API at {target.url}"
         self._target = target
         self._intake: Intake | None = None
 

@@ -157,8 +157,12 @@ class _Run(Listener):
                 ", ".join(item.table.name for item in self._plan.exporters),
                 None if location is None else location.known_co2g_kwh,
             )
-            _say(render_report(report, [*self._troubles.values(), *self._losses]))
+            _say(render_report(report, [*self._troubles.values(), *self._losses, *self._undelivered()]))
             return True
+
+    def _undelivered(self) -> list[str]:
+        components = [component for component in self._pipeline.components if component.dropped_records]
+        return [f"{component}: {component.dropped_records} records did not arrive" for component in components]
 
     @staticmethod
     def _exit(status: int) -> NoReturn:

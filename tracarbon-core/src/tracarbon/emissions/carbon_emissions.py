@@ -47,6 +47,7 @@ class CarbonUsage(BaseModel):
         unit: the unit of these four.
         provenance: where the energy of each came from, with the band in grams.
         window_seconds: how long the window is.
+        energy_usage: the energy that it was worked out from, in watts, with its devices.
     """
 
     host_carbon_usage: float | None = None
@@ -56,6 +57,7 @@ class CarbonUsage(BaseModel):
     unit: CarbonUsageUnit = CarbonUsageUnit.CO2_G
     provenance: SkipValidation[Mapping[UsageType, Provenance]] = Field(default_factory=dict, repr=False)
     window_seconds: float | None = None
+    energy_usage: SkipValidation[EnergyUsage] | None = Field(default=None, repr=False)
 
     def get_carbon_usage_on_type(self, usage_type: UsageType) -> float | None:
         """Return the carbon of one component in `unit`, or `None` where it is unknown."""
@@ -135,7 +137,12 @@ class CarbonEmission(Sensor):
             grams[field] = watts * grams_per_watt
             if origin is not None:
                 provenance[usage_type] = _in_grams(origin, grams_per_watt)
-        return CarbonUsage(**grams, provenance=provenance, window_seconds=usage.window_seconds or elapsed_seconds)
+        return CarbonUsage(
+            **grams,
+            provenance=provenance,
+            window_seconds=usage.window_seconds or elapsed_seconds,
+            energy_usage=usage,
+        )
 
     async def _intensity(self) -> float:
         co2g_per_kwh: float | None = await self.place.get_latest_co2g_kwh()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator
-from dataclasses import replace
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import field, replace
 from threading import Event
 from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakKeyDictionary
@@ -36,11 +36,14 @@ class MetricGenerator(Plugin):
         metrics: what the default `generate` yields.
         platform: the `platform` tag.
         location: where the machine is.
+        problems: what was not wholly right in the last `generate`, for humans; set there by those that go on in spite
+            of it. The generator is `degraded` for as long as there are any.
     """
 
     metrics: list[Metric] = []  # noqa: RUF012 - each instance gets a copy
     platform: str = platform_name()
     location: Location | None = None
+    problems: Sequence[str] = field(default=(), init=False)
 
     @classmethod
     def from_options(cls, options: Any, context: PluginContext) -> Self:

@@ -21,7 +21,7 @@ Each test runs on asyncio and on trio, which has to be installed. pytest finds t
 
 from __future__ import annotations
 
-from tracarbon.testing._clock import ManualClock
+from tracarbon.testing._clock import ManualClock, SleeplessClock
 from tracarbon.testing._contract import PluginContract, deviates
 from tracarbon.testing._exporter import ExporterContract
 from tracarbon.testing._generator import GeneratorContract
@@ -39,5 +39,6 @@ __all__ = [
     "PluginContract",
     "RecordingExporter",
     "SensorContract",
+    "SleeplessClock",
     "deviates",
 ]

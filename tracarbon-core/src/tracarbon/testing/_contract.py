@@ -22,7 +22,7 @@ from tracarbon._discovery import InstalledPlugin, Kind, find_plugin, is_same_dis
 from tracarbon._watch import guard
 from tracarbon.exceptions import PluginError
 from tracarbon.plugin import Plugin, PluginContext, Probe
-from tracarbon.testing._clock import ManualClock
+from tracarbon.testing._clock import SleeplessClock
 from tracarbon.testing._watching import Belongings, io_of_this_thread
 
 T = TypeVar("T")
@@ -227,7 +227,7 @@ class PluginContract:
         return self._model()(**self.options(folder)), self._context(folder)
 
     def _context(self, folder: Path) -> PluginContext:
-        return PluginContext(self.plugin, clock=ManualClock(), host_root=self.host_root(folder))
+        return PluginContext(self.plugin, clock=SleeplessClock(), host_root=self.host_root(folder))
 
     @asynccontextmanager
     async def _made(self, folder: Path) -> AsyncIterator[Any]:

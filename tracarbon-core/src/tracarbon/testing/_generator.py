@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from tracarbon._discovery import GENERATOR, Kind
 from tracarbon.exporters.exporter import Metric, MetricKind
 from tracarbon.plugin import PluginContext
-from tracarbon.testing._clock import ManualClock
+from tracarbon.testing._clock import SleeplessClock
 from tracarbon.testing._contract import PluginContract
 from tracarbon.testing._parts import FixedLocation, FixedSensor
 
@@ -142,7 +142,7 @@ class GeneratorContract(PluginContract):
             self.plugin,
             meter=self.meter(),
             location=FixedLocation(),
-            clock=ManualClock(),
+            clock=SleeplessClock(),
             host_root=self.host_root(folder),
         )
 

@@ -94,6 +94,7 @@ def _descriptors() -> dict[str, str]:
 
 def _target(path: Path) -> str:
     try:
+        os.fstat(int(path.name))
         return str(path.readlink()) if path.is_symlink() else str(path)
-    except OSError:  # the descriptor of the listing itself
+    except OSError:  # the descriptor of the listing itself, which is closed by now
         return ""
