@@ -26,6 +26,10 @@ from tracarbon.testing import (
 from tracarbon_exporter_prometheus import PrometheusExporter
 
 from tests.exporter_datadog import test_kit as datadog_kit
+from tests.k8s.api_server import Cluster, write_kubeconfig
+from tests.k8s.api_server import serving as api_server
+from tests.k8s.cgroup_tree import container_id, uid
+from tests.k8s.machine import NODE, Machine
 from tests.sensor_aws.imds import Imds, ec2_machine, xen_machine
 from tests.sensor_nvidia.stub import Stub, build
 from tests.support.limits import no_room_in_files
@@ -219,6 +223,36 @@ class TestEnergy(GeneratorContract):
 class TestCarbon(GeneratorContract):
     plugin = "carbon"
     distribution = CORE
+
+
+class TestEnergyKubernetes(GeneratorContract):
+    """Over cgroups; over the metrics API in `TestCarbonKubernetes`."""
+
+    plugin = "energy_kubernetes"
+    distribution = "tracarbon-k8s"
+
+    @pytest.fixture(autouse=True)
+    def cluster(self) -> Iterator[None]:
+        self.pods = Cluster()
+        with api_server(self.pods) as self.server:
+            yield
+
+    def host_root(self, folder: Path) -> Path:
+        if not (folder / "proc").exists():
+            machine = Machine(folder, cluster=self.pods)
+            for number in (1, 2):
+                machine.start(f"pod-{number}", "main", uid=uid(number), identity=container_id(number))
+        return folder
+
+    def options(self, folder: Path) -> Mapping[str, Any]:
+        return {"kubeconfig": write_kubeconfig(folder / "kubeconfig", self.server.url), "node_name": NODE}
+
+
+class TestCarbonKubernetes(TestEnergyKubernetes):
+    plugin = "carbon_kubernetes"
+
+    def options(self, folder: Path) -> Mapping[str, Any]:
+        return {**super().options(folder), "usage": "metrics-api"}
 
 
 class TestCarbonWithOverheadAndEmbodied(TestCarbon):

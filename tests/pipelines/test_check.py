@@ -13,6 +13,7 @@ from textwrap import dedent
 import pytest
 
 from tests.pipelines.support import environment, make_distribution, run
+from tests.support.hiding import hiding
 
 CORE = f"tracarbon-core {version('tracarbon-core')}"
 
@@ -38,11 +39,6 @@ ONE_PROBLEM = {
     "unknown plugin": (
         "[exporters.screen]\nplugin = 'stdot'",
         "line 1  exporters.screen   no exporter named 'stdot' is installed; did you mean 'stdout'?",
-    ),
-    "plugin that can be installed": (
-        "[generators.energy_kubernetes]",
-        "line 1  generators.energy_kubernetes   no generator named 'energy_kubernetes' is installed",
-        "pip install tracarbon-k8s",
     ),
     "reserved name where it means nothing": (
         "[sensors.estimate]\ninputs = ['x']",
@@ -296,6 +292,14 @@ class TestEnvironmentAndCommandLine:
         result = run("check", "-c", "pipeline.toml", cwd=tmp_path, env=env)
         assert result.stdout.splitlines()[1] == "interval 7 s, prefix variable, log level INFO"
 
+    def test_a_plugin_that_can_be_installed(self, tmp_path: Path) -> None:
+        (tmp_path / "pipeline.toml").write_text("[generators.energy_kubernetes]\n")
+        env = environment(TRACARBON_COUNTRY="fr", **hiding("tracarbon-k8s", tmp_path / "hiding"))
+        result = run("check", "-c", "pipeline.toml", cwd=tmp_path, env=env)
+        assert result.status == 2
+        assert "line 1  generators.energy_kubernetes   no generator named 'energy_kubernetes'" in result.stderr
+        assert "pip install tracarbon-k8s" in result.stderr
+
     def test_env_file_that_cannot_be_read(self, tmp_path: Path) -> None:
         (tmp_path / ".env").write_bytes(b"A=\xe9\n")
         result = run("check", cwd=tmp_path)
@@ -305,7 +309,8 @@ class TestEnvironmentAndCommandLine:
     def test_options_are_blamed_and_not_the_file(self, tmp_path: Path) -> None:
         (tmp_path / "pipeline.toml").write_text("[location]\ncountry = 'fr'\n")
         arguments = ("--country", "zz", "--exporter-name", "jsn", "--containers")
-        result = run("run", "-c", "pipeline.toml", *arguments, cwd=tmp_path)
+        env = environment(**hiding("tracarbon-k8s", tmp_path / "hiding"))
+        result = run("run", "-c", "pipeline.toml", *arguments, cwd=tmp_path, env=env)
         assert (result.status, result.stdout) == (2, "")
         assert result.stderr == dedent(f"""\
             pipeline.toml: 4 problems

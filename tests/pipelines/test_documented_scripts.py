@@ -91,9 +91,10 @@ class TestCommandAsFunctions:
             ("add_containers_generator(Country.from_eu_file('fr'))", "ImportError .*: pip install tracarbon-k8s"),
         ],
     )
-    def test_bad_input(self, call: str, error: str) -> None:
+    def test_bad_input(self, call: str, error: str, monkeypatch: pytest.MonkeyPatch) -> None:
         from tracarbon import cli
 
+        monkeypatch.setitem(sys.modules, "tracarbon_k8s", None)  # as if it was not installed
         kind, _, message = error.partition(" ")
         with pytest.raises(Exception, match=message) as caught:
             eval(f"cli.{call}", {"cli": cli, "Country": Country})

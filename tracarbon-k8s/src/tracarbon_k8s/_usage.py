@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
 
 class ContainerKey(NamedTuple):
@@ -19,16 +19,19 @@ class ContainerKey(NamedTuple):
     container_id: str
 
 
-class Counted(NamedTuple):
-    """What one cgroup has counted.
+Key = TypeVar("Key", ContainerKey, str)
+
+
+class Counters(NamedTuple, Generic[Key]):
+    """What cgroups have counted. Numbers in two mappings, and not an object each: there are thousands in each reading.
 
     Attributes:
-        cpu_seconds: processor time since the cgroup was made, that of its removed children included.
-        memory_bytes: in use now; `None` where the kernel does not count it here.
+        cpu_seconds: processor time since each cgroup was made, that of its removed children included.
+        memory_bytes: in use now; those are missing of which the kernel does not count it.
     """
 
-    cpu_seconds: float
-    memory_bytes: int | None
+    cpu_seconds: Mapping[Key, float]
+    memory_bytes: Mapping[Key, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +41,14 @@ class CgroupReading:
     Attributes:
         containers: of each container that lives.
         pods: of each pod as a whole, by UID: its sandbox and what has ended in it included.
-        all_pods: of all pods together, those that have ended included.
+        cpu_seconds: of all pods together, those that have ended included.
+        memory_bytes: of all pods together; `None` where the kernel does not count it here.
     """
 
-    containers: Mapping[ContainerKey, Counted]
-    pods: Mapping[str, Counted]
-    all_pods: Counted
+    containers: Counters[ContainerKey]
+    pods: Counters[str]
+    cpu_seconds: float
+    memory_bytes: int | None
 
 
 class NodeCounters(NamedTuple):
@@ -62,8 +67,7 @@ class NodeCounters(NamedTuple):
     memory_total_bytes: float
 
 
-@dataclass(frozen=True, slots=True)
-class Workload:
+class Workload(NamedTuple):
     """Whose usage it is, in the words of the cluster. Hashable: it is the identity of a series.
 
     Attributes:
@@ -81,21 +85,38 @@ class Workload:
     labels: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class WorkloadUsage:
+class Identity(NamedTuple):
+    """What the cluster says of a container or a pod.
+
+    Attributes:
+        workload: its name; `None` where nobody knows it (yet).
+        cpu_request: processors that it has asked for; 0 where it has asked for none.
+        gpus: UUIDs of the graphics cards that it holds.
+    """
+
+    workload: Workload | None
+    cpu_request: float = 0.0
+    gpus: Sequence[str] = ()
+
+
+Resolve: TypeAlias = Callable[[ContainerKey | str], Identity]
+"""Names a container by its key, and a pod by its UID."""
+
+
+class WorkloadUsage(NamedTuple):
     """What one workload used in a window.
 
     Attributes:
         workload: whose; `None` where nobody knows its name (yet): its energy is shown as unattributed.
         cpu_seconds: processor time in the window.
-        memory_bytes: the mean of the window, as well as it is known.
+        memory_bytes: the mean of the window, as well as it is known; `None` where the kernel does not count it.
         cpu_request: processors that it has asked for; 0 where it has asked for none.
         gpus: UUIDs of the graphics cards that it holds.
     """
 
     workload: Workload | None
     cpu_seconds: float
-    memory_bytes: float
+    memory_bytes: float | None
     cpu_request: float = 0.0
     gpus: Sequence[str] = ()
 

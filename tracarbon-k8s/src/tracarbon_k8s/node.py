@@ -1,0 +1,293 @@
+"""A node, read once a tick for all who ask: counters, usage, and the names that go with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from weakref import WeakKeyDictionary
+
+import anyio
+from tracarbon.exceptions import TracarbonException
+from tracarbon.plugin import PluginContext
+
+from tracarbon_k8s._api import Api
+from tracarbon_k8s._attribution import IdlePolicy
+from tracarbon_k8s._cgroups import CgroupError, CgroupReader
+from tracarbon_k8s._errors import ApiError, ApiUnconfigured
+from tracarbon_k8s._host import HostError, HostReader
+from tracarbon_k8s._ledger import Rate
+from tracarbon_k8s._metrics import ContainerUsage, read_metrics
+from tracarbon_k8s._pod_resources import Holder, PodResourcesError, cards_by_holder
+from tracarbon_k8s._pods import Known, PodDirectory
+from tracarbon_k8s._usage import CgroupReading, ContainerKey, Identity, NodeCounters
+from tracarbon_k8s.containers import Kubernetes, node_name_of_environment
+from tracarbon_k8s.options import KubernetesOptions
+
+_MOST_PATIENCE_SECONDS = 2.0
+_PATIENCE = 0.25
+"""Part of the interval that names are waited for; after that, those that are known have to do."""
+_FRESH_SECONDS = 1.0
+_NOBODY = Identity(None)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a node has counted at one moment.
+
+    Attributes:
+        at: monotonic seconds.
+        counters: the node's own.
+        cgroups: those of its pods, where usage comes from there.
+        rates: what its containers use, where usage comes from the metrics API.
+        problems: what is not wholly right, for humans.
+    """
+
+    at: float
+    counters: NodeCounters
+    cgroups: CgroupReading | None
+    rates: Sequence[Rate]
+    problems: tuple[str, ...]
+
+
+class Node:
+    """This node. Whoever enters it leaves it again; it is open for as long as somebody is in it.
+
+    The counters are read in one thread and the cluster is asked in another: an API server that hangs holds up nothing
+    but new names.
+
+    Args:
+        options: where usage and names come from.
+        context: whose clock, pulse and host root are used.
+        kubernetes: a cluster that is given, in place of the one that the options lead to.
+
+    Raises:
+        TracarbonException: nobody says which node this is.
+    """
+
+    def __init__(
+        self, options: KubernetesOptions, context: PluginContext, kubernetes: Kubernetes | None = None
+    ) -> None:
+        self._options = options
+        self._clock, self._pulse = context.clock, context.pulse
+        self._counting, self._asking = PluginContext("kubernetes"), PluginContext("kubernetes-names")
+        self._host = HostReader(context.host_root)
+        self._cgroups: CgroupReader | None = None
+        if options.usage == "cgroup":
+            root = Path(options.cgroup_root) if options.cgroup_root else None
+            self._cgroups = CgroupReader(context.host_root, root)
+        self._cluster = _Cluster(options, context.clock.monotonic, kubernetes)
+        self._is_asking = False
+        self._users = 0
+        self._lock = anyio.Lock()
+        self._latest: Reading | None = None
+
+    async def enter(self) -> Reading:
+        """Open it, and return what it has counted by now.
+
+        Raises:
+            TracarbonException: it cannot be read, or nothing is said of a cluster.
+        """
+        reading = await self._read(self._options.timeout_seconds, is_entering=True)
+        if self._cluster.unconfigured is not None:
+            if not self._users:
+                await self._close()
+            raise TracarbonException(str(self._cluster.unconfigured))
+        self._users += 1
+        return reading
+
+    async def leave(self) -> None:
+        """Let go of files, connections and threads with the last who leaves."""
+        self._users -= 1
+        if not self._users:
+            await self._close()
+
+    async def _close(self) -> None:
+        self._latest = None
+        await self._counting.run_blocking(self._close_files)
+        if not self._is_asking:
+            await self._asking.run_blocking(self._cluster.close)
+        self._counting.close()
+        self._asking.close()
+
+    async def read(self, *, with_cards: bool = False) -> Reading:
+        """Return the counters of this tick: all who ask in it get the same.
+
+        Args:
+            with_cards: whether it is of interest who holds which graphics card.
+
+        Raises:
+            TracarbonException: it cannot be read.
+        """
+        self._cluster.wants_cards |= with_cards
+        return await self._read(min(_MOST_PATIENCE_SECONDS, _PATIENCE * self._pulse.interval_seconds))
+
+    def resolve(self, key: ContainerKey | str) -> Identity:
+        """Return who a container, or the pod of a UID, is, as far as it is known now."""
+        return self._cluster.resolve(key)
+
+    async def _read(self, patience_seconds: float, *, is_entering: bool = False) -> Reading:
+        async with self._lock:
+            latest = self._latest
+            if latest is not None and self._is_of_now(latest, is_entering):
+                return latest
+            try:
+                at, counters, cgroups = await self._counting.run_blocking(self._count)
+            except (CgroupError, HostError) as error:
+                raise TracarbonException(str(error)) from None
+            problems = await self._ask(patience_seconds)
+            self._latest = Reading(at, counters, cgroups, self._cluster.rates(self._clock.time()), problems)
+            return self._latest
+
+    def _is_of_now(self, latest: Reading, is_entering: bool) -> bool:
+        """Whether another generator of the pipeline had it read in this tick, or has just entered."""
+        if is_entering:
+            return self._clock.monotonic() - latest.at < _FRESH_SECONDS
+        ticked_at = self._pulse.last_tick_at
+        return ticked_at is not None and latest.at >= ticked_at
+
+    def _count(self) -> tuple[float, NodeCounters, CgroupReading | None]:
+        cgroups = self._cgroups.read() if self._cgroups is not None else None
+        return self._clock.monotonic(), self._host.read(), cgroups
+
+    async def _ask(self, patience_seconds: float) -> tuple[str, ...]:
+        if not self._is_asking:
+            self._is_asking = True
+            with self._clock.timeout(patience_seconds):
+                await self._asking.run_blocking(self._ask_now)
+        if self._is_asking:
+            return ("the API server has not answered yet: names are those of before",)
+        return self._cluster.problems(self._clock.time())
+
+    def _ask_now(self) -> None:
+        try:
+            self._cluster.ask()
+        finally:
+            self._is_asking = False
+
+    def _close_files(self) -> None:
+        self._host.close()
+        if self._cgroups is not None:
+            self._cgroups.close()
+
+
+class _Cluster:
+    """What the cluster says of this node; `ask` blocks, the rest does not."""
+
+    def __init__(
+        self, options: KubernetesOptions, clock: Callable[[], float], kubernetes: Kubernetes | None = None
+    ) -> None:
+        node_name = (kubernetes and kubernetes.node_name) or options.node_name or node_name_of_environment()
+        if not node_name:
+            raise TracarbonException(
+                "the name of this node is unknown: give node_name, or set NODE_NAME, in a DaemonSet from spec.nodeName"
+            )
+        self._options = options
+        self._kubernetes = kubernetes
+        self._namespaces = options.namespaces if kubernetes is None else kubernetes.namespaces
+        self._api = (
+            Api(kubeconfig=options.kubeconfig, context=options.context, timeout_seconds=options.timeout_seconds)
+            if kubernetes is None
+            else Api(client=kubernetes.api and kubernetes.api.api_client, timeout_seconds=options.timeout_seconds)
+        )
+        self._directory = PodDirectory(
+            self._api, node_name=node_name, clock=clock, namespaces=self._namespaces, pod_labels=options.pod_labels
+        )
+        self._usages: Sequence[ContainerUsage] = ()
+        self._cards: Mapping[Holder, tuple[str, ...]] = {}
+        self._faults: tuple[str, ...] = ()
+        self.unconfigured: ApiUnconfigured | None = None
+        self.wants_cards = False
+
+    def ask(self) -> None:
+        """Ask for names, and for what the options want besides. What fails is a problem, and what was known stays."""
+        self.unconfigured = None
+        asked = [self._ask_names, *([self._ask_usage] if self._options.usage == "metrics-api" else [])]
+        asked += [self._ask_cards] if self.wants_cards else []
+        faults = [fault for ask in asked if (fault := ask()) is not None]
+        self._faults = tuple(dict.fromkeys(faults))
+
+    def problems(self, now: float) -> tuple[str, ...]:
+        """Return what is not wholly right.
+
+        Args:
+            now: seconds since 1970.
+        """
+        stale = sum(usage.is_stale(now) for usage in self._usages)
+        said = (f"what {stale} containers use is too old to be of use: see to metrics-server",) if stale else ()
+        return self._faults + said
+
+    def rates(self, now: float) -> list[Rate]:
+        """Return what the containers of this node use, as far as that is not too old."""
+        found = []
+        for usage in self._usages:
+            known = self._directory.named(usage.namespace, usage.pod, usage.container)
+            if known is not None and not usage.is_stale(now):
+                found.append(Rate(self._identity(known), usage.cpu_cores, usage.memory_bytes))
+        return found
+
+    def resolve(self, key: ContainerKey | str) -> Identity:
+        """Return who a container, or the pod of a UID, is."""
+        if isinstance(key, ContainerKey):
+            known = self._directory.workload_of(key)
+            return self._identity(known) if known is not None else _NOBODY
+        pod = self._directory.pod_of(key)
+        return Identity(pod) if pod is not None else _NOBODY
+
+    def close(self) -> None:
+        """Let go of connections."""
+        self._api.close()
+
+    def _identity(self, known: Known) -> Identity:
+        workload, cpu_request = known
+        cards = self._cards.get((workload.namespace, workload.pod, workload.container), ()) if self._cards else ()
+        return Identity(workload, cpu_request, cards)
+
+    def _ask_names(self) -> str | None:
+        try:
+            self._directory.refresh()
+        except ApiUnconfigured as error:
+            self.unconfigured = error
+            return str(error)
+        except ApiError as error:
+            return str(error)
+        return None
+
+    def _ask_usage(self) -> str | None:
+        kubernetes = self._kubernetes
+        try:
+            if kubernetes is None:
+                self._usages = read_metrics(self._api, self._namespaces)
+            else:
+                self._usages = read_metrics(
+                    self._api, self._namespaces, group=kubernetes.group, version=kubernetes.version
+                )
+        except ApiError as error:
+            return str(error)
+        return None
+
+    def _ask_cards(self) -> str | None:
+        try:
+            self._cards = cards_by_holder(self._options.pod_resources_socket) or {}
+        except PodResourcesError as error:
+            return str(error)
+        return None
+
+
+_nodes: WeakKeyDictionary[object, dict[KubernetesOptions, Node]] = WeakKeyDictionary()
+
+
+def node_of(options: KubernetesOptions, context: PluginContext) -> Node:
+    """Return the node that generators of one pipeline share whose options lead to the same figures.
+
+    Raises:
+        TracarbonException: nobody says which node this is.
+    """
+    key = options.model_copy(update={"idle": IdlePolicy.SEPARATE})
+    try:
+        nodes = _nodes.setdefault(context.components, {})
+    except TypeError:  # no pipeline
+        return Node(key, context)
+    if key not in nodes:
+        nodes[key] = Node(key, context)
+    return nodes[key]

@@ -1,0 +1,64 @@
+"""What a user may write into `[generators.energy_kubernetes]` and `[generators.carbon_kubernetes]`."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal, Self, TypeAlias
+
+from pydantic import Field, model_validator
+from tracarbon.plugin import PluginOptions
+
+from tracarbon_k8s._attribution import IdlePolicy
+from tracarbon_k8s._pod_resources import SOCKET
+
+UsageSource: TypeAlias = Literal["cgroup", "metrics-api"]
+
+_LABEL = re.compile(r"([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
+Name: TypeAlias = Annotated[str, Field(min_length=1, max_length=253)]
+
+
+class KubernetesOptions(PluginOptions):
+    """Options of both Kubernetes generators; where they are the same in both, the node is read once for the two."""
+
+    usage: UsageSource = Field(
+        default="cgroup",
+        description="where usage comes from: the node's own cgroups (cgroup), or metrics-server (metrics-api)",
+    )
+    idle: IdlePolicy = Field(
+        default=IdlePolicy.SEPARATE,
+        description="who gets the energy of idle processors, free memory, and the rest of the machine: a series of its "
+        "own (separate), or the containers, by-request or evenly",
+    )
+    namespaces: tuple[Name, ...] | None = Field(
+        default=None, min_length=1, description="namespaces whose pods are named; default: all. Others are unattributed"
+    )
+    node_name: Name | None = Field(
+        default=None, description="this node; default: NODE_NAME, or TRACARBON_KUBERNETES_NODE_NAME"
+    )
+    pod_labels: tuple[Name, ...] = Field(default=(), description="labels of pods that become tags, such as app")
+    kubeconfig: str | None = Field(
+        default=None, min_length=1, description="file that says which cluster; default: the pod's own, else the user's"
+    )
+    context: str | None = Field(default=None, min_length=1, description="which context of that file")
+    cgroup_root: str | None = Field(
+        default=None,
+        min_length=1,
+        description="cgroup of all pods, or one above it; found by default",
+    )
+    pod_resources_socket: str = Field(
+        default=SOCKET, min_length=1, description="the kubelet's socket that says which pod holds which graphics card"
+    )
+    timeout_seconds: float = Field(
+        default=10.0, gt=0, le=300, allow_inf_nan=False, description="how long the API server may take to answer"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for label in self.pod_labels:
+            if not _LABEL.fullmatch(label):
+                raise ValueError(
+                    f"pod_labels has {label!r}, which is no name of a label, such as app.kubernetes.io/name"
+                )
+        if self.usage == "metrics-api" and self.cgroup_root is not None:
+            raise ValueError('cgroup_root is for usage = "cgroup", and this is "metrics-api"')
+        return self
