@@ -65,6 +65,34 @@ def test_average_of_an_amount_is_the_mean_per_window() -> None:
     assert (report.total, report.average) == (pytest.approx(0.6), pytest.approx(0.3))
 
 
+def test_average_where_a_part_comes_back_with_the_time_that_it_was_silent() -> None:
+    """One of two cards of 100 W hangs for four windows; the other one has covered that time."""
+    alone = [(window(at, at + 1), [watts(100.0, 1.0)]) for at in range(1, 5)]
+    report = report_of(
+        (window(0, 1), [watts(200.0, 1.0)]),
+        *alone,
+        (window(5, 6), [watts(200.0, 3.0)]),
+        (window(6, 7), [watts(200.0, 1.0)]),
+    )
+    assert report.total == pytest.approx(7 * 200.0 / 3600)
+    assert report.average == pytest.approx(200.0)
+    assert report.covered_seconds == pytest.approx(7.0)
+
+
+def test_average_where_a_component_waits_for_a_reading_and_comes_with_all_of_it() -> None:
+    report = report_of((window(0, 1), [watts(10.0, 1.0)]), (window(3, 4), [watts(20.0, 3.0)]))
+    assert report.average == pytest.approx(17.5)
+
+
+def test_time_that_is_unknown_is_said() -> None:
+    name, recorder = "energy_consumption_host", ReportRecorder()
+    recorder.started_at, recorder.ended_at = 1000.0, 1040.0
+    recorder.add(Batch.of_window("generator", window(0, 30), [watts(10.0, 30.0, name=name)]))
+    assert "energy_consumption_host is of 30.0s of 40.0s: the rest is unknown" in str(recorder.snapshot())
+    recorder.add(Batch.of_window("generator", window(30, 39.8), [watts(10.0, 9.8, name=name)]))
+    assert "is unknown" not in str(recorder.snapshot())
+
+
 def test_total_of_a_level_is_the_latest() -> None:
     report = report_of(*[(window(at, at + 10), [record(at, MetricKind.LEVEL, None, 10.0)]) for at in (30.0, 20.0)])
     assert (report.total, report.total_unit, report.average) == (20.0, None, 25.0)

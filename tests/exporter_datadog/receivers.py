@@ -108,6 +108,11 @@ class Agent:
         self._socket.close()
         self._socket = None
 
+    def shrink(self, queue_bytes: int) -> None:
+        """Have a smaller queue; Linux takes the number for half of what it allows."""
+        assert self._socket is not None
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, queue_bytes // 2)
+
     def follow(self) -> None:
         self._ending.clear()
         self._thread = threading.Thread(target=self._keep_receiving)
@@ -171,11 +176,13 @@ class Intake:
             them and hang up), `hang up` (before they are taken), `hang` (take them and say nothing), `lie` (take them
             and say 200), or `None`.
         standing: the same, for all requests while it is set.
+        unwanted: what makes a request too large.
         most_bytes: above which it answers 413.
     """
 
     faults: list[Fault] = field(default_factory=list)
     standing: Fault = None
+    unwanted: bytes = b""
     most_bytes: int = MOST_BYTES
     kept: dict[tuple[str, tuple[str, ...], int], float] = field(default_factory=dict)
     kinds: dict[str, int] = field(default_factory=dict)
@@ -228,6 +235,8 @@ class Intake:
         self.headers = dict(handler.headers.items())
         plain = zlib.decompress(handler.body)
         if len(handler.body) > self.most_bytes or len(plain) > MOST_PLAIN_BYTES:
+            return None
+        if self.unwanted and self.unwanted in plain:
             return None
         payload = json.loads(plain, parse_constant=_refuse_constant)
         assert payload.keys() == {"series"}

@@ -253,6 +253,21 @@ async def test_a_batch_that_does_not_compress(api: Intake, monkeypatch: pytest.M
     assert api.total(JOULES) == joules([pods(1000)])
 
 
+async def test_one_that_is_too_large_by_itself_does_not_hold_up_the_others(api: Intake) -> None:
+    api.unwanted = b"tracarbon.carbon_emission_host"
+    async with to(api) as sender:
+        error = await refused(sender, usual())
+        assert isinstance(error, RetryableExportError)
+        assert "413" in str(error)
+        assert error.remaining is not None
+        assert [item.name for item in error.remaining] == ["carbon_emission_host"]
+        assert (api.total(JOULES), api.total("tracarbon.pods")) == (400.0, 3.0)
+        api.unwanted = b"series"
+        before = api.requests
+        assert isinstance(await refused(sender, pods(1000, 1)), RetryableExportError)
+        assert api.requests - before < 30, "it is not asked for each one"
+
+
 async def test_an_intake_that_takes_less_than_datadog(api: Intake) -> None:
     """413 is answered by smaller requests, at once, and larger ones are tried again later."""
     api.most_bytes = 3000

@@ -86,8 +86,15 @@ def test_the_application_key(variable: str, monkeypatch: pytest.MonkeyPatch) -> 
     [
         ({}, {"transport": "http"}, "there is no API key"),
         ({}, {"transport": "http", "app_key": APP_KEY}, "there is no API key"),
-        ({}, {"app_key": APP_KEY}, 'app_key is for transport = "http"'),
-        ({}, {"site": "datadoghq.eu"}, 'site is for transport = "http"'),
+        ({}, {"app_key": APP_KEY}, "there is no API key"),
+        ({}, {"site": "datadoghq.eu"}, "there is no API key"),
+        ({}, {"transport": "dogstatsd", "site": "datadoghq.eu"}, 'site is for transport = "http"'),
+        ({"DD_SITE": "bad site"}, {"api_key": KEY}, "DD_SITE is 'bad site'"),
+        ({}, {"api_key": KEY, "api_url": "http://x/api/v2/series"}, "without the path /api/v2/series"),
+        ({"DD_DOGSTATSD_URL": "unix:"}, {}, "DD_DOGSTATSD_URL is 'unix:'; give the whole path"),
+        ({"DD_DOGSTATSD_URL": "unix://tmp/x"}, {}, "give the whole path"),
+        ({"DD_DOGSTATSD_URL": "udp://x:1/path"}, {}, "give udp://HOST:PORT"),
+        ({}, {"socket_path": "/" + "x" * 200}, "is longer than the"),
         ({}, {"api_key": KEY, "agent_host": "node"}, "api_key is for Datadog's API and agent_host for an agent"),
         ({}, {"api_key": KEY, "socket_path": "/x"}, "api_key is for Datadog's API and socket_path for an agent"),
         ({}, {"api_key": KEY, "transport": "dogstatsd"}, 'api_key is for transport = "http", and this is "dogstatsd"'),
@@ -179,6 +186,16 @@ def test_disable_buffering_from_code(how: dict[str, Any], is_unbuffered: bool, m
     assert [options.disable_buffering for options in seen] == [is_unbuffered]
 
 
+def test_arguments_and_options_go_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[DatadogOptions] = []
+    monkeypatch.setattr("tracarbon_exporter_datadog.made_transport", seen.append)
+    DatadogExporter(metric_generators=[], api_key=KEY, options={"site": "datadoghq.eu", "api_key": KEY})
+    [options] = seen
+    assert options.site == "datadoghq.eu"
+    assert options.api_key is not None
+    assert options.api_key.get_secret_value() == KEY
+
+
 def test_as_documented(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setenv("DATADOG_API_KEY", KEY)
     exporter = DatadogExporter(metric_generators=[])
@@ -193,9 +210,12 @@ def test_as_documented(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptur
 @pytest.mark.parametrize(
     ("how", "said"),
     [
-        ({"app_key": APP_KEY}, "app_key is for"),
+        ({"app_key": APP_KEY}, "there is no API key"),
         ({"api_key": "a b"}, "is no key"),
         ({"options": {"agent_prt": 1}}, "agent_prt: "),
+        ({"api_key": KEY, "options": {"agent_host": "node"}}, "take one of them out"),
+        ({"api_key": KEY, "options": {"api_key": APP_KEY}}, "api_key is given twice"),
+        ({"disable_buffering": "perhaps"}, "disable_buffering: "),
     ],
 )
 def test_mistakes_from_code(how: dict[str, Any], said: str) -> None:

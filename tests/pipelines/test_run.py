@@ -179,6 +179,8 @@ class TestSignals:
         assert result.status == 0
         assert "tracarbon report: " in result.stderr
         assert result.stderr.endswith("tracarbon: left before everything had come to its end\n")
+        said = r"^  exporter acme_stuck: \d+ records \(.* s, .* Wh\), of which \d+ may have arrived, had not arrived$"
+        assert re.search(said, result.stderr, re.MULTILINE)
 
     @pytest.mark.parametrize("gap_seconds", [0.0, 0.002, 0.02])
     def test_a_burst_of_signals_never_costs_the_report(self, tmp_path: Path, gap_seconds: float) -> None:

@@ -19,7 +19,8 @@ class Source:
     Attributes:
         order: its place in the file; of equals, the first wins.
         has_host: whether it has given a figure of the whole host besides those of the components.
-        max_gap_seconds: the trapezoidal rule bridges no more than this between two instantaneous samples.
+        max_gap_seconds: the trapezoidal rule bridges no more than this between two instantaneous samples, but for what
+            it takes to read them.
     """
 
     name: str
@@ -55,8 +56,10 @@ class Account:
         """How good its figures are."""
         return self.device.fidelity or self.source.fidelity
 
-    def add(self, reading: DeviceUsage, at: float, opened_at: float) -> bool:
+    def add(self, reading: DeviceUsage, at: float, opened_at: float, took_seconds: float = 0.0) -> bool:
         """Add a reading taken at the monotonic second `at`; what it covers from before `opened_at` is not ours.
+
+        A sensor that takes long to answer cannot be read as often as it ought to: more is bridged.
 
         Returns whether its figures can be true: one that is negative or no number would spoil all that come after.
         """
@@ -64,7 +67,7 @@ class Account:
         if not 0.0 <= reading.watts < math.inf or (seconds is not None and not 0.0 < seconds < math.inf):
             return False
         if seconds is None:
-            self._integrate(reading, at, opened_at)
+            self._integrate(reading, at, opened_at, self.source.max_gap_seconds + 2 * took_seconds)
         elif at - seconds >= opened_at - _ROUNDING_SECONDS:
             self._book(reading.watts, seconds, reading.band)
         return True
@@ -74,13 +77,13 @@ class Account:
         self.missed = 0 if self.seconds > self.closed_seconds else self.missed + 1
         self.closed_seconds = self.seconds
 
-    def _integrate(self, reading: DeviceUsage, at: float, opened_at: float) -> None:
+    def _integrate(self, reading: DeviceUsage, at: float, opened_at: float, max_gap_seconds: float) -> None:
         previous, self.sample = self.sample, (at, reading)
         if previous is None or previous[0] < opened_at:
             return
         earlier_at, earlier = previous
         seconds = at - earlier_at
-        if 0 < seconds <= self.source.max_gap_seconds:
+        if 0 < seconds <= max_gap_seconds:
             self._book((earlier.watts + reading.watts) / 2, seconds, _mean_band(earlier.band, reading.band))
 
     def _book(self, watts: float, seconds: float, band: Band | None) -> None:

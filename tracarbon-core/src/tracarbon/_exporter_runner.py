@@ -68,14 +68,21 @@ class ExporterRunner(Runner):
         if self._in_flight is not None or self._failures:
             self.component.merged_batches += self.mailbox.merged - merged
 
-    def give_up(self) -> str | None:
-        """Count what was not delivered as dropped, and say what it was; `None` where everything was."""
+    def undelivered(self) -> str | None:
+        """Say how much is waiting, and how much of it may have arrived; `None` where nothing is."""
         if not self.owes_something:
             return None
+        in_flight = self._in_flight
+        waiting = [batch for batch in (in_flight, self.mailbox.pending) if batch is not None]
+        return _in_words(waiting) + (f", of which {len(in_flight)} may have arrived," if in_flight else "")
+
+    def give_up(self) -> str | None:
+        """Count what was not delivered as dropped, and say what it was; `None` where everything was."""
+        lost = self.undelivered()
         self.component.dropped_records += self.undelivered_records
-        lost = [batch for batch in (self._in_flight, self.mailbox.leave()) if batch is not None]
         self._in_flight = None
-        return _in_words(lost)
+        self.mailbox.leave()
+        return lost
 
     def finish(self) -> None:
         """Ask it to deliver what is there and come to its end."""

@@ -53,6 +53,11 @@ class Mailbox:
             await self._changed.wait()
         return self.leave()
 
+    @property
+    def pending(self) -> Batch | None:
+        """What is there."""
+        return self._pending
+
     def leave(self) -> Batch | None:
         """Take what is there, without waiting."""
         batch, self._pending = self._pending, None

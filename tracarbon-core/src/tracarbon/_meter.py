@@ -57,7 +57,7 @@ class Meter:
         self.opened_at = self._clock.monotonic()
         self._take_stock(self.opened_at)
 
-    def record(self, sensor: str, usage: EnergyUsage, at: float) -> Sequence[str]:
+    def record(self, sensor: str, usage: EnergyUsage, at: float, took_seconds: float = 0.0) -> Sequence[str]:
         """Add what a sensor read at the monotonic second `at` and return what of it cannot be true, for humans."""
         source = self._sources[sensor]
         if usage.method != source.method:
@@ -68,7 +68,7 @@ class Meter:
             account = self._by_device.get((sensor, reading.device.name))
             if account is None or account.device is not reading.device:
                 account = self._account_of(source, reading.device)
-            if not account.add(reading, at, self.opened_at):
+            if not account.add(reading, at, self.opened_at, took_seconds):
                 refused.append(f"{reading.device.name}: {reading.watts!r} W over {reading.window_seconds!r} s")
         return refused
 

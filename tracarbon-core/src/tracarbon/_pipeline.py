@@ -37,6 +37,7 @@ START_SECONDS = 10.0
 OPTIONAL_START_SECONDS = 0.5
 FLUSH_SECONDS = 10.0
 _CLOSE_SECONDS = 0.5
+_LAST_CLOSE_SECONDS = 2.0
 _RELEASE_SECONDS = 0.5
 _READ_SECONDS = 5.0
 _CALL_SECONDS = 30.0
@@ -304,7 +305,10 @@ class Pipeline:
         self.all_sensors_failed = bool(self._samplers) and all(
             sampler.component.state in (ComponentState.FAILED, ComponentState.STARTING) for sampler in self._samplers
         )
+        stopped_at = self.clock.monotonic()
         await self._tick(is_last=True)
+        for sampler in self._samplers:
+            sampler.note_unread(stopped_at)
         await self._finish(self._generator_runners, self._flush_seconds)
         for runner in self._generator_runners:
             if runner.pending_seconds > 0:
@@ -354,12 +358,17 @@ class Pipeline:
         await checkpoint()  # those that answer at once cost no timer
         if all(sampler.answers >= number for sampler, number in waited_for):
             return
-        with self.clock.timeout(self._patience_seconds):
+        with self.clock.timeout(_LAST_CLOSE_SECONDS if is_last else self._patience_seconds):
             for sampler, number in waited_for:
                 await sampler.wait_for_answer(number)
         for sampler, number in waited_for:
             if sampler.answers < number:
                 sampler.note_missed_close()
+
+    def undelivered(self) -> list[str]:
+        """Say, for humans, what has not arrived yet."""
+        words = [(runner.component, runner.undelivered()) for runner in self._exporter_runners]
+        return [f"{component}: {said} had not arrived" for component, said in words if said]
 
     async def _finish(self, runners: Sequence[Runner], seconds: float) -> None:
         for runner in runners:

@@ -10,6 +10,10 @@ from tracarbon._text import human, render_table
 from tracarbon.metrics import MetricKind
 from tracarbon.report import MetricReport, TracarbonReport
 
+_NO_GAP_SECONDS = 0.5
+_NO_GAP = 0.02
+"""A part of the run that may be missing without a word: windows begin and end some milliseconds apart."""
+
 
 def render_report(report: TracarbonReport, troubles: Iterable[str] = ()) -> str:
     """Return the report as lines of text: totals, means, where the figures come from, and what did not work."""
@@ -18,7 +22,7 @@ def render_report(report: TracarbonReport, troubles: Iterable[str] = ()) -> str:
     if not rows:
         lines.append("  nothing was measured")
     lines += render_table(rows).splitlines()
-    lines += [f"  {line}" for line in (*_methods(report), *_intensities(report), *_carbon_score(report))]
+    lines += [f"  {line}" for line in (*_gap(report), *_methods(report), *_intensities(report), *_carbon_score(report))]
     lines += [f"  {trouble}" for trouble in troubles]
     return "\n".join(lines)
 
@@ -49,6 +53,20 @@ def _row(name: str, item: MetricReport) -> tuple[str, ...]:
         return f"  {name}", total, band, ""
     spread = f"mean {human(item.average)}, {human(item.minimum)} to {human(item.maximum)} {item.metric.unit or ''}"
     return f"  {name}", total, band, spread
+
+
+def _gap(report: TracarbonReport) -> list[str]:
+    """Say for how long the host's energy was not known, where that is worth a word."""
+    start, end, host = report.start_time, report.end_time, report.metric_report.get("energy_consumption_host")
+    if start is None or end is None or host is None or host.covered_seconds is None:
+        return []
+    seconds = (end - start).total_seconds()
+    missing = seconds - host.covered_seconds
+    if missing < max(_NO_GAP_SECONDS, _NO_GAP * seconds):
+        return []
+    return [
+        f"energy_consumption_host is of {_duration(host.covered_seconds)} of {_duration(seconds)}: the rest is unknown"
+    ]
 
 
 def _intensity(report: TracarbonReport) -> str:

@@ -47,6 +47,7 @@ class Sampler(Runner):
         self._listening = False
         self._is_reading = False
         self._late = False
+        self._read_at: float | None = None
 
     def ask(self, *, is_last: bool = False) -> int | None:
         """Ask for a fresh reading; returns the number of the answer to wait for, or `None` where there is none.
@@ -70,6 +71,13 @@ class Sampler(Runner):
     def note_missed_close(self) -> None:
         """Do not wait for it again until it has answered in time."""
         self._late = True
+
+    def note_unread(self, since: float) -> None:
+        """Say what is lost, now that the last window is closed, of a sensor that was not read after `since`."""
+        if self._read_at is not None and self._read_at < since:
+            seconds = self.clock.monotonic() - self._read_at
+            why = f" ({reason})" if (reason := self.component.reason) else ""
+            self.component.degraded(f"its last {seconds:.3g} s were not read and are lost{why}")
 
     def finish(self) -> None:
         """Ask it to come to its end."""
@@ -119,7 +127,8 @@ class Sampler(Runner):
         try:
             usage = await self.call(self.plugin.get_energy_usage())
             answered_at = self.clock.monotonic()
-            refused = self._meter.record(self.component.name, usage, answered_at)
+            refused = self._meter.record(self.component.name, usage, answered_at, answered_at - asked_at)
+            self._read_at = answered_at
         except Exception as error:
             self._read_failed(error)
         else:

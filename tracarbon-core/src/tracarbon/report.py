@@ -27,6 +27,7 @@ class MetricReport(BaseModel):
         minimum: lowest value seen.
         maximum: highest value seen.
         call_count: how many values were seen.
+        covered_seconds: of a metric in watts, the seconds that its values hold for, of all its series.
         total_band: the range in which the true total is believed to lie; `None` for measured figures.
     """
 
@@ -42,6 +43,7 @@ class MetricReport(BaseModel):
     minimum: float = sys.float_info.max
     maximum: float = 0.0
     call_count: int = 0
+    covered_seconds: float | None = None
     total_band: Band | None = None
 
 
@@ -79,6 +81,7 @@ class _Statistics:
     latest: Record
     reported_at: float
     ends: dict[SeriesKey, float] = field(default_factory=dict)
+    span_seconds: float = 0.0
     intervals: int = 0
     interval_seconds: float = 0.0
     count: int = 0
@@ -94,7 +97,7 @@ class _Statistics:
     banded: bool = False
 
     def add(self, record: Record, window: Window) -> None:
-        self._add_interval(record.key, window.end)
+        self._add_interval(record.key, window)
         self.reported_at = window.ended_at
         value = record.value
         self.latest = record
@@ -103,9 +106,10 @@ class _Statistics:
         self.maximum = max(self.maximum, value)
         self._add_total(record)
 
-    def _add_interval(self, key: SeriesKey, end: float) -> None:
+    def _add_interval(self, key: SeriesKey, window: Window) -> None:
         """Count the time since the series' previous value; of more series than can be kept, the oldest is forgotten."""
-        previous = self.ends.pop(key, None)
+        end, previous = window.end, self.ends.pop(key, None)
+        self.span_seconds += max(0.0, end - (window.start if previous is None else previous))
         if previous is not None and end > previous:
             self.intervals += 1
             self.interval_seconds += end - previous
@@ -115,8 +119,13 @@ class _Statistics:
 
     @property
     def average(self) -> float:
-        is_weighted = self.seconds > 0 and not self.unweighted and self.latest.kind is not MetricKind.AMOUNT
-        return self.weighted / self.seconds if is_weighted else self.plain / self.count
+        is_weighted = self.known_seconds > 0 and not self.unweighted and self.latest.kind is not MetricKind.AMOUNT
+        return self.weighted / self.known_seconds if is_weighted else self.plain / self.count
+
+    @property
+    def known_seconds(self) -> float:
+        """How long its series were known. A part that was silent and comes back covers time that others had covered."""
+        return min(self.seconds, self.span_seconds) if self.latest.kind is MetricKind.RATE else self.seconds
 
     def _add_total(self, record: Record) -> None:
         seconds = record.covered_seconds
@@ -206,6 +215,7 @@ def _report(item: _Statistics, exporter_name: str) -> MetricReport:
         minimum=item.minimum,
         maximum=item.maximum,
         call_count=item.count,
+        covered_seconds=item.known_seconds if is_rate else None,
         total_band=Band(item.low / scale, item.high / scale) if item.banded else None,
     )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import Any, Self, overload
+from typing import Any, Self
 
 from pydantic import SecretStr, ValidationError
 from tracarbon.exceptions import (
@@ -50,7 +50,7 @@ class DatadogExporter(Exporter):
         disable_buffering: send each metric to the agent in a packet of its own. Requests to the API are always of many.
         datadog_flush_interval: taken, and not used: each window is sent when it is closed. How often that is, is the
             `interval` of the pipeline, or of the exporter's table.
-        options: everything that a `pipeline.toml` may say; then the arguments above are not looked at.
+        options: what else a `pipeline.toml` may say, as a mapping or as `DatadogOptions`.
 
     Raises:
         TracarbonException: a key is missing or none, or both an agent and a key are given.
@@ -68,9 +68,8 @@ class DatadogExporter(Exporter):
     def __post_init__(self) -> None:
         self.api_key, self.app_key = _secret(self.api_key), _secret(self.app_key)
         self._context = self._own_context = PluginContext("datadog")
-        self.options = _validated(self.options)
-        options = self.options or _options(self.api_key, self.app_key, self.disable_buffering)
-        self._transport = made_transport(options)
+        self.options = _merged(self.options, self.api_key, self.app_key, self.disable_buffering)
+        self._transport = made_transport(self.options)
         self._catalogue: Catalogue | None = None
         self._seconds: Seconds | None = None
         self._delivery: Delivery | None = None
@@ -208,24 +207,29 @@ def _secret(key: str | SecretStr | None) -> SecretStr | None:
     return SecretStr(key) if isinstance(key, str) else key
 
 
-def _options(api_key: SecretStr | None, app_key: SecretStr | None, disable_buffering: bool) -> DatadogOptions:
-    options = _validated({"api_key": api_key, "app_key": app_key})
+def _merged(
+    options: DatadogOptions | Mapping[str, Any] | None,
+    api_key: SecretStr | None,
+    app_key: SecretStr | None,
+    disable_buffering: bool,
+) -> DatadogOptions:
+    """Return the options, with the arguments of old among them."""
+    if isinstance(options, DatadogOptions):
+        options = {name: getattr(options, name) for name in options.model_fields_set}
+    given = dict(options or {})
+    for name, argument in (("api_key", api_key), ("app_key", app_key)):
+        if argument is not None:
+            if name in given and _secret(given[name]) != argument:
+                raise TracarbonException(f"{name} is given twice: as an argument, and in the options")
+            given[name] = argument
+    found = _validated(given)
     # For the API it was always taken, and never meant anything.
-    is_meant = disable_buffering and isinstance(target_of(options, os.environ), AgentTarget)
-    return options.model_copy(update={"disable_buffering": True}) if is_meant else options
+    if disable_buffering and isinstance(target_of(found, os.environ), AgentTarget):
+        found = _validated({**given, "disable_buffering": disable_buffering})
+    return found
 
 
-@overload
-def _validated(options: DatadogOptions | Mapping[str, Any]) -> DatadogOptions: ...
-
-
-@overload
-def _validated(options: None) -> None: ...
-
-
-def _validated(options: DatadogOptions | Mapping[str, Any] | None) -> DatadogOptions | None:
-    if options is None or isinstance(options, DatadogOptions):
-        return options
+def _validated(options: Mapping[str, Any]) -> DatadogOptions:
     try:
         return DatadogOptions(**options)
     except ValidationError as error:

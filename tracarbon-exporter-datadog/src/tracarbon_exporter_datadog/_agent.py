@@ -34,7 +34,9 @@ GRACE_SECONDS = 0.05
 _FULL_DEVICE_SECONDS = 0.01
 _LOOK_UP_AGAIN_SECONDS = 60.0
 _TRIES = 3
-_YIELD_EVERY = 64
+_BURST_PACKETS = 32
+"""As many as fit into the queue of a receiver by UDP, by Linux' default; what does not is dropped without a word."""
+_PAUSE_SECONDS = 0.005
 _GONE = frozenset({errno.ECONNREFUSED, errno.ECONNRESET, errno.ENOTCONN, errno.EPIPE, errno.ENOENT, errno.EDESTADDRREQ})
 _FULL = frozenset({errno.EAGAIN, errno.ENOBUFS})
 
@@ -136,8 +138,8 @@ class Agent:
         packets = packed(undone(parcels), self._most_bytes, one_line_each=self._one_line_each)
         for number, packet in enumerate(packets, start=1):
             await self._send(packet)
-            if number % _YIELD_EVERY == 0:
-                await checkpoint()
+            if number % _BURST_PACKETS == 0:
+                await (anyio.sleep(_PAUSE_SECONDS) if self._is_udp else checkpoint())
         if self._sent and self._is_udp:
             await (checkpoint() if self._is_near else anyio.sleep(GRACE_SECONDS))
             await self._look()

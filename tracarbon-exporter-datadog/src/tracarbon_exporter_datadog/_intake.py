@@ -51,6 +51,10 @@ _HINTS = {
 }
 
 
+_MOST_LEFT = 3
+"""Series too large for a request of their own, after which it is the API that takes nothing."""
+
+
 class Verdict(Enum):
     """What an answer says of a request."""
 
@@ -134,16 +138,24 @@ class Intake:
         Raises:
             NotDelivered: parcels that are not done were not accepted, or nobody said whether they were.
         """
-        waiting = undone(parcels)
+        waiting, left = undone(parcels), 0
         while waiting:
             some = self._fitting(waiting)
             body = await self._run_blocking(compressed, some)
             if len(body) > MOST_BYTES and len(some) > 1:
                 self._most_plain_bytes = _plain_bytes(some) // 2
                 continue
-            self._deal_with(await self._posted(body, some), some)
+            answer = await self._posted(body, some)
+            if answer.verdict is Verdict.TOO_LARGE and len(some) == 1:
+                left += 1  # the others may get through
+                waiting = waiting[1:]
+                if waiting and left < _MOST_LEFT:
+                    continue
+            self._deal_with(answer, some)
             waiting = undone(waiting)
         self._most_plain_bytes = min(MOST_PLAIN_BYTES, self._most_plain_bytes * 2)
+        if left:
+            raise NotDelivered(f"{self._url}: {_status_in_words(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)}")
 
     def _fitting(self, waiting: Sequence[Parcel]) -> list[Parcel]:
         """Return as many of the first as fit into a request, and at least one."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -24,6 +25,7 @@ _OF_DOGSTATSD = ("agent_host", "agent_port", "socket_path", "max_packet_bytes", 
 _OF_HTTP = ("api_key", "app_key", "site", "api_url", "hostname")
 _TRUE = frozenset({"True", "true", "yes", "1"})
 _KEY = re.compile(r"[A-Za-z0-9_-]+")
+_LONGEST_PATH = 107 if sys.platform == "linux" else 103
 _HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,253}[A-Za-z0-9_])?")
 _SITE = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)+")
 
@@ -134,6 +136,8 @@ def _transport(options: DatadogOptions, environ: Mapping[str, str]) -> Transport
         raise ValueError(f"api_key is for Datadog's API and {agent[0]} for an agent: take one of them out")
     if has_key or agent:
         return "http" if has_key else "dogstatsd"
+    if given & {"app_key", "site", "api_url", "hostname"}:
+        return "http"
     of_key, _ = _first(environ, "DATADOG_API_KEY", "DD_API_KEY")
     of_agent, _ = _first(environ, "DD_DOGSTATSD_URL", "DD_DOGSTATSD_SOCKET", "DD_AGENT_HOST")
     if of_key and of_agent:
@@ -186,9 +190,10 @@ def _url(options: DatadogOptions, environ: Mapping[str, str]) -> str:
     url = options.api_url or ("" if options.site is not None else environ.get("DATADOG_HOST", ""))
     if url:
         return _checked_url("api_url" if options.api_url else "DATADOG_HOST", url)
-    site = options.site or environ.get("DD_SITE") or DEFAULT_SITE
+    name, site = ("site", options.site) if options.site else _first(environ, "DD_SITE")
+    site = site or DEFAULT_SITE
     if not _SITE.fullmatch(site) or site.startswith(("app.", "api.")):
-        raise ValueError(f"site is {site!r}; give one such as datadoghq.eu, as in the address of Datadog's pages")
+        raise ValueError(f"{name} is {site!r}; give one such as datadoghq.eu, as in the address of Datadog's pages")
     return f"https://api.{site}"
 
 
@@ -200,6 +205,8 @@ def _checked_url(name: str, url: str) -> str:
         is_good = False
     if not is_good:
         raise ValueError(f"{name} is no address such as https://api.datadoghq.eu")
+    if parts.path.rstrip("/").endswith("/api/v2/series"):
+        raise ValueError(f"{name} is without the path /api/v2/series, which is added to it")
     if parts.username or parts.password or parts.query:
         raise ValueError(f"{name} has a name, a password or a query; keys belong into api_key and app_key")
     return url.rstrip("/")
@@ -250,7 +257,7 @@ def _at_url(url: str) -> AgentTarget:
         host, port = parts.hostname, parts.port
     except ValueError:
         host = None
-    if host is None or parts.scheme != "udp" or port == 0:
+    if host is None or parts.scheme != "udp" or port == 0 or parts.path.strip("/"):
         raise ValueError(f"DD_DOGSTATSD_URL is {url!r}; give udp://HOST:PORT or unix:///PATH")
     return AgentTarget(host, port or DEFAULT_AGENT_PORT, None)
 
@@ -260,7 +267,12 @@ def _at_path(name: str, text: str) -> AgentTarget:
         raise ValueError(f"{name}: sockets of streams are not spoken here; give the agent's socket of datagrams")
     if not hasattr(socket, "AF_UNIX"):
         raise ValueError(f"{name}: there are no Unix sockets here; give agent_host")
-    return AgentTarget("", 0, text.removeprefix("unixgram://").removeprefix("unix://"))
+    path = text.removeprefix("unixgram://").removeprefix("unix://")
+    if not path.startswith("/"):
+        raise ValueError(f"{name} is {text!r}; give the whole path, such as /var/run/datadog/dsd.socket")
+    if len(os.fsencode(path)) > _LONGEST_PATH:
+        raise ValueError(f"{name} is longer than the {_LONGEST_PATH} bytes that a socket's path may have")
+    return AgentTarget("", 0, path)
 
 
 def _first(environ: Mapping[str, str], *names: str) -> tuple[str, str]:

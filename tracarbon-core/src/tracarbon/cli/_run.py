@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import threading
 import time
@@ -27,10 +28,11 @@ from tracarbon.cli._signals import Signals
 from tracarbon.cli._systemd import notify
 from tracarbon.exceptions import ConfigurationError, StartupError
 from tracarbon.metrics import Batch
-from tracarbon.report import ReportRecorder
+from tracarbon.report import ReportRecorder, TracarbonReport
 
 _ONCE_SECONDS = 1.0
 _MOST_LOSSES = 20
+_LOSS = re.compile(r"\b(is|are) lost\b")
 _LEAVE_SECONDS = 2 * FLUSH_SECONDS + 3.0  # for hanging generators, and then for hanging exporters
 
 
@@ -130,9 +132,10 @@ class _Run(Listener):
     def state_changed(self, component: Component) -> None:
         # Every component has stopped by the time of the report; what counts is how it fared before.
         name, state = str(component), component.state
-        if state is ComponentState.DEGRADED and "is lost" in component.reason and len(self._losses) < _MOST_LOSSES:
-            self._losses[f"{name}: {component.reason}"] = None
-        if state in (ComponentState.DEGRADED, ComponentState.FAILED):
+        if state is ComponentState.DEGRADED and _LOSS.search(component.reason):
+            if len(self._losses) < _MOST_LOSSES:
+                self._losses[f"{name}: {component.reason}"] = None
+        elif state in (ComponentState.DEGRADED, ComponentState.FAILED):
             self._troubles[name] = f"{name} is {state.value}: {component.reason}"
         elif state is ComponentState.OK:
             self._troubles.pop(name, None)
@@ -157,12 +160,21 @@ class _Run(Listener):
                 ", ".join(item.table.name for item in self._plan.exporters),
                 None if location is None else location.known_co2g_kwh,
             )
-            _say(render_report(report, [*self._troubles.values(), *self._losses, *self._undelivered()]))
+            told = [*self._troubles.values(), *self._losses, *self._unheard(report), *self._undelivered()]
+            _say(render_report(report, told))
             return True
 
     def _undelivered(self) -> list[str]:
         components = [component for component in self._pipeline.components if component.dropped_records]
-        return [f"{component}: {component.dropped_records} records did not arrive" for component in components]
+        dropped = [f"{component}: {component.dropped_records} records did not arrive" for component in components]
+        return dropped + self._pipeline.undelivered()
+
+    def _unheard(self, report: TracarbonReport) -> list[str]:
+        """Say which sensors there were, where none of them has said anything."""
+        if report.metric_report:
+            return []
+        sensors = [component for component in self._pipeline.components if component.kind == "sensor"]
+        return [f"{sensor} gave no figure" for sensor in sensors if str(sensor) not in self._troubles]
 
     @staticmethod
     def _exit(status: int) -> NoReturn:
