@@ -293,6 +293,10 @@ async def test_an_api_server_that_hangs_holds_up_nothing(rig: Rig) -> None:
                 assert energy.problems == ("the API server has not answered yet: names are those of before",)
         finally:
             gate.set()
+        assert energy._node is not None
+        with anyio.fail_after(20):
+            while energy._node._is_asking:
+                await anyio.sleep(0.01)
         rig.tick()
         await generated(energy)
         assert energy.problems == ()

@@ -266,12 +266,4 @@ class CarbonEmissionGenerator(MetricGenerator):
         return self.carbon_emission
 
     def _details(self, location: Location, units: str) -> tuple[tuple[str, str | None], ...]:
-        return (
-            ("platform", self.platform),
-            ("location", location.name),
-            ("location_from", location.detected_by),
-            ("source", location.co2g_kwh_source.value),
-            ("factor_kind", location.co2g_kwh_kind),
-            ("factor_date", location.co2g_kwh_date),
-            ("units", units),
-        )
+        return ("platform", self.platform), *location.tags(), ("units", units)

@@ -237,7 +237,7 @@ class CarbonEmissionKubernetesGenerator(_KubernetesGenerator):
         carbon.convert_unit(CarbonUsageUnit.CO2_G)
         usage, seconds = await self._usage(with_cards=carbon.gpu_carbon_usage is not None)
         components = _grams(carbon, emission.energy_consumption, seconds)
-        details = self._details(emission.place)
+        details = ("platform", self.platform), *emission.place.tags(), ("units", "co2g")
         for usage_type, component, share, grams in self._split(components, _grams_by_card(carbon, seconds), usage):
             yield Metric(
                 name=_CARBON[usage_type],
@@ -254,17 +254,6 @@ class CarbonEmissionKubernetesGenerator(_KubernetesGenerator):
             self.carbon_emission = CarbonEmission(location=location)
         self.location = self.location or self.carbon_emission.place
         return self.carbon_emission
-
-    def _details(self, location: Location) -> _Pairs:
-        return (
-            ("platform", self.platform),
-            ("location", location.name),
-            ("location_from", location.detected_by),
-            ("source", location.co2g_kwh_source.value),
-            ("factor_kind", location.co2g_kwh_kind),
-            ("factor_date", location.co2g_kwh_date),
-            ("units", "co2g"),
-        )
 
 
 def _joules(energy: EnergyUsage, sensor: Sensor, seconds: float) -> dict[UsageType, _Component]:

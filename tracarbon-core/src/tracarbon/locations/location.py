@@ -53,6 +53,19 @@ class Location(Plugin, ABC):
         """The latest intensity, in grams of CO2e per kWh; `None` before there was one."""
         return self.co2g_kwh if self.co2g_kwh or self.co2g_kwh_kind else None
 
+    def tags(self) -> tuple[tuple[str, str | None], ...]:
+        """Return what says, as tags of carbon, where it was emitted and where the intensity is from.
+
+        The keys are `location`, `location_from`, `source`, `factor_kind` and `factor_date`; what is unknown is empty.
+        """
+        return (
+            ("location", self.name),
+            ("location_from", self.detected_by),
+            ("source", self.co2g_kwh_source.value),
+            ("factor_kind", self.co2g_kwh_kind),
+            ("factor_date", self.co2g_kwh_date),
+        )
+
     @abstractmethod
     async def get_latest_co2g_kwh(self) -> float:
         """Return the latest carbon intensity in grams of CO2e per kWh.
