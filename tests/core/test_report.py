@@ -79,6 +79,17 @@ def test_average_where_a_part_comes_back_with_the_time_that_it_was_silent() -> N
     assert report.covered_seconds == pytest.approx(7.0)
 
 
+def test_average_where_the_first_figure_is_of_several_windows() -> None:
+    report = report_of(
+        (window(0, 5), [grams(1.0)]),
+        (window(20, 25), [watts(20.0, 20.0, name="w")]),
+        (window(25, 30), [watts(20.0, 5.0, name="w")]),
+        name="w",
+    )
+    assert report.average == pytest.approx(20.0)
+    assert report.covered_seconds == pytest.approx(25.0)
+
+
 def test_average_where_a_component_waits_for_a_reading_and_comes_with_all_of_it() -> None:
     report = report_of((window(0, 1), [watts(10.0, 1.0)]), (window(3, 4), [watts(20.0, 3.0)]))
     assert report.average == pytest.approx(17.5)

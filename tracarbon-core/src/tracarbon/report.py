@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -80,6 +81,7 @@ _WITH_INTENSITY = "carbon_emission_host"
 class _Statistics:
     latest: Record
     reported_at: float
+    opened_at: float
     ends: dict[SeriesKey, float] = field(default_factory=dict)
     span_seconds: float = 0.0
     intervals: int = 0
@@ -109,7 +111,7 @@ class _Statistics:
     def _add_interval(self, key: SeriesKey, window: Window) -> None:
         """Count the time since the series' previous value; of more series than can be kept, the oldest is forgotten."""
         end, previous = window.end, self.ends.pop(key, None)
-        self.span_seconds += max(0.0, end - (window.start if previous is None else previous))
+        self.span_seconds += max(0.0, end - (self.opened_at if previous is None else previous))
         if previous is not None and end > previous:
             self.intervals += 1
             self.interval_seconds += end - previous
@@ -124,7 +126,7 @@ class _Statistics:
 
     @property
     def known_seconds(self) -> float:
-        """How long its series were known. A part that was silent and comes back covers time that others had covered."""
+        """How long its series were known: a part that comes back covers time that others had covered before it."""
         return min(self.seconds, self.span_seconds) if self.latest.kind is MetricKind.RATE else self.seconds
 
     def _add_total(self, record: Record) -> None:
@@ -151,6 +153,7 @@ class ReportRecorder:
         self.started_at: float | None = None
         self.ended_at: float | None = None
         self.measured_until: float | None = None
+        self._opened_at = math.inf
         self._statistics: dict[str, _Statistics] = {}
         self._seconds_by_intensity: dict[str, float] = {}
         self._owners: dict[tuple[str, tuple[Tag, ...]], str] = {}
@@ -158,13 +161,14 @@ class ReportRecorder:
     def add(self, batch: Batch) -> None:
         """Take the records of one generator's window; a series that another generator has too counts once."""
         window = batch.window
+        self._opened_at = min(self._opened_at, window.start)
         self.measured_until = window.ended_at
         for record in batch:
             if self._owner_of(record) != record.generator:
                 continue
             statistics = self._statistics.get(record.name)
             if statistics is None:
-                statistics = _Statistics(record, window.ended_at)
+                statistics = _Statistics(record, window.ended_at, self._opened_at)
                 self._statistics[record.name] = statistics
             statistics.add(record, window)
             if record.name == _WITH_INTENSITY:
