@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from tracarbon.exceptions import HardwareNoGPUDetectedException, TracarbonException
 from tracarbon.hardwares import windows
 from tracarbon.hardwares._libre_hardware_monitor import devices_of, fetch, power_sensors
@@ -99,6 +100,31 @@ class TestTrees:
 
     @pytest.mark.parametrize("value", ["", "-", "NaN", "12.5 %", "-3.0 W", "W", "1.2.3 W", "12 kW"])
     def test_a_value_that_is_none_is_unknown(self, value: str) -> None:
+        assert found(computer(hardware("x", sensor("/intelcpu/0/power/0", "CPU Package", value)))) == {}
+
+    @pytest.mark.parametrize(
+        ("value", "watts"),
+        [
+            ("1,265.0 W", 1265.0),
+            ("1.265,0 W", 1265.0),
+            ("1 065,5 W", 1065.5),
+            ("1\u00a0065,5\u00a0W", 1065.5),
+            ("1\u202f065,5 W", 1065.5),
+            ("1'265.0 W", 1265.0),
+            ("1\u2019265.0 W", 1265.0),
+            ("1,065,000.5 W", 1_065_000.5),
+            ("1265,0 W", 1265.0),
+            ("1.265 W", 1.265),
+            ("0,0 W", 0.0),
+        ],
+    )
+    def test_numbers_are_read_as_any_language_writes_them(self, value: str, watts: float) -> None:
+        for more in ({}, {"RawValue": value}):
+            tree = computer(hardware("x", sensor("/intelcpu/0/power/0", "CPU Package", value, **more)))
+            assert found(tree) == {"package-0": watts}
+
+    @pytest.mark.parametrize("value", ["1,265,0 W", "1,26,500.0 W", "1265.000,0 W", "٣ W", "1..0 W", "1,265.0.0 W"])
+    def test_what_no_language_writes_is_unknown(self, value: str) -> None:
         assert found(computer(hardware("x", sensor("/intelcpu/0/power/0", "CPU Package", value)))) == {}
 
     @pytest.mark.parametrize("raw", [None, -1.0, float("inf"), True])
@@ -222,7 +248,13 @@ class TestMeasured:
             (web_server.body(b"<html>"), "is no LibreHardwareMonitor: it gives no JSON"),
             (json_answer({"Text": "Sensor", "Children": []}), "shows no power: run it as administrator"),
             (web_server.close_in_the_middle, "no LibreHardwareMonitor|does not answer"),
-            (web_server.endless, "no LibreHardwareMonitor"),
+            (web_server.endless, "no LibreHardwareMonitor|does not answer"),
+            (json_answer({}), "its JSON is no tree of sensors"),
+            (json_answer([]), "its JSON is no tree of sensors"),
+            (json_answer(7), "its JSON is no tree of sensors"),
+            (json_answer({"Children": []}), "its JSON is no tree of sensors"),
+            (json_answer({"Text": "x"}), "its JSON is no tree of sensors"),
+            (web_server.body(b"[" * 100_000), "it gives no JSON"),
         ],
     )
     async def test_faults_have_a_reason(self, respond: web_server.Respond, reason: str) -> None:
@@ -231,6 +263,54 @@ class TestMeasured:
             with pytest.raises(TracarbonException, match=reason):
                 await usage_of(made)
             context.close()
+
+    @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+    async def test_no_redirection_is_followed(self, status: int) -> None:
+        def redirect(handler: Handler) -> None:
+            handler.answer(b"", status, Location=f"{elsewhere.url}/data.json")
+
+        with serving(json_answer(INTEL)) as elsewhere, serving(redirect) as server:
+            made, context = in_pipeline(url=server.url, user="me", password="SECRET", source="librehardwaremonitor")
+            with pytest.raises(TracarbonException) as caught:
+                await usage_of(made)
+            context.close()
+            assert elsewhere.requests == []
+        assert f"answers with a redirection to {elsewhere.url}/data.json, which" in str(caught.value)
+        assert "give that address as url" in str(caught.value)
+        assert "SECRET" not in str(caught.value)
+
+    async def test_what_cannot_be_true_is_not_believed(self) -> None:
+        tree = computer(
+            hardware("cpu", sensor("/intelcpu/0/power/0", "CPU Package", "65.0 W")),
+            hardware("card", sensor("/gpu-amd/0/power/0", "GPU Package", "65535.0 W")),
+        )
+        with serving(json_answer(tree)) as server:
+            usage = await usage_of(WindowsEnergyConsumption(url=server.url))
+        assert (usage.host_energy_usage, usage.cpu_energy_usage, usage.gpu_energy_usage) == (None, 65.0, None)
+        assert [reading.device.name for reading in usage.devices] == ["package-0"]
+        assert list(usage.problems) == ["gpu-amd-0: LibreHardwareMonitor shows more than 5000 W, which cannot be true"]
+
+    def test_an_address_has_no_credentials(self) -> None:
+        with pytest.raises(ValidationError, match="options of their own"):
+            WindowsEnergyConsumption.Options(url="http://me:SECRET@127.0.0.1:8085/data.json")
+
+    def test_one_that_drips_is_left(self) -> None:
+        def drip(handler: Handler) -> None:
+            handler.send_response(200)
+            handler.end_headers()
+            for _ in range(200):
+                handler.wfile.write(b" ")
+                handler.server.ended.wait(0.01)
+
+        with serving(drip) as server, pytest.raises(TracarbonException, match="it answers too slowly"):
+            fetch(server.url, 0.2)
+
+    def test_one_that_speaks_no_http_is_named(self) -> None:
+        def garbage(handler: Handler) -> None:
+            handler.wfile.write(b"SSH-2.0-OpenSSH_9.6\r\n")
+
+        with serving(garbage) as server, pytest.raises(TracarbonException, match="it speaks no HTTP"):
+            fetch(server.url, 5.0)
 
     def test_one_that_hangs_is_left(self) -> None:
         with serving(web_server.hang) as server, pytest.raises(TracarbonException, match="does not answer at"):
@@ -283,8 +363,12 @@ class TestEstimated:
 
 class TestElsewhere:
     async def test_it_is_refused(self) -> None:
-        with pytest.raises(TracarbonException, match="needs Windows"):
+        with pytest.raises(TracarbonException, match=r"needs Windows, and this is .*; EnergyConsumption"):
             await usage_of(WindowsEnergyConsumption())
+        made, context = in_pipeline()
+        with pytest.raises(TracarbonException, match=r"needs Windows, and this is .*; `tracarbon doctor` shows"):
+            await usage_of(made)
+        context.close()
 
     def test_probe_asks_nobody(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(windows, "fetch", None)

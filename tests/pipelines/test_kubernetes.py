@@ -144,7 +144,7 @@ def test_containers_of_the_command_line(machine: Machine, server: Server, tmp_pa
 
 @pytest.mark.parametrize(
     ("variable", "said"),
-    [("NODE_NAME", "set NODE_NAME"), ("KUBECONFIG", "there is no file"), ("TRACARBON_HOST_ROOT", "kubepods")],
+    [("NODE_NAME", "set NODE_NAME"), ("KUBECONFIG", "there is no file"), ("TRACARBON_HOST_ROOT", "cgroup_root")],
 )
 def test_what_is_missing_is_said_before_the_start(
     variable: str, said: str, machine: Machine, server: Server, tmp_path: Path

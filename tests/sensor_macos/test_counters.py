@@ -13,6 +13,8 @@ from tracarbon_sensor_macos.counters import Counters
 
 COMPONENTS = {"cpu": "cpu", "gpu": "gpu", "ane": "ane", "memory": "memory", "cpu-0": "cpu", "cpu-1": "cpu"}
 
+STANDS_STILL = "its energy counter stands still for a minute or more; unknown until it counts"
+
 
 class Chip:
     """Counters in millijoules, and a sensor over them."""
@@ -97,7 +99,9 @@ def test_memory_that_stands_still_is_unknown_and_is_named_after_a_minute() -> No
     assert not chip.read(30.0, cpu=1000).problems
     usage = chip.read(31.0, cpu=1000)
     assert usage.memory_energy_usage is None
-    assert list(usage.problems) == ["memory: its energy counter has stood still for 61 s; unknown until it counts"]
+    assert list(usage.problems) == [
+        "memory: its energy counter stands still for a minute or more; unknown until it counts"
+    ]
     assert chip.read(39.0, cpu=1000, memory=10_000).memory_energy_usage == 0.1
 
 
@@ -112,8 +116,10 @@ def test_an_a18_pro_whose_processors_read_0_has_no_figure_of_them_nor_of_the_hos
     assert figures(usage) == (None, None, 1.0, 0.5)
     assert chip.counters.lacks_host
     assert {device.device.scope for device in usage.devices} == {Scope.DETAIL}
-    assert list(usage.problems) == ["cpu: its energy counter has stood still for 60 s; unknown until it counts"]
-    chip.read(10.0, gpu=5_000, memory=10_000)
+    assert list(usage.problems) == [
+        "cpu: its energy counter stands still for a minute or more; unknown until it counts"
+    ]
+    assert chip.read(10.0, gpu=5_000, memory=10_000).problems == usage.problems, "said once, and not once a reading"
     assert (chip.joules["gpu"], chip.joules["memory"]) == (35.0, 70.0)
 
 
@@ -204,6 +210,7 @@ def test_energy_is_conserved_whatever_stands_still_and_when(
     start = dict(chip.millijoules)
     began = chip.now
     chip.read()
+    chip.read(0.1, cpu=1, memory=1)  # they move at once: what they stood at first was of then
     for seconds, cpu, gpu, ane, memory in steps:
         usage = chip.read(seconds, cpu=cpu, gpu=gpu, ane=ane, memory=memory)
         assert not [problem for problem in usage.problems if "lost" in problem]
@@ -214,3 +221,97 @@ def test_energy_is_conserved_whatever_stands_still_and_when(
     for label, counts in chip.millijoules.items():
         assert chip.joules[label] == pytest.approx((counts - start[label]) / 1e3)
         assert chip.seconds[label] == pytest.approx(chip.now - began)
+
+
+@given(STEPS)
+def test_counters_that_stand_still_first_invent_nothing_and_lose_only_what_was_before_their_first_move(
+    steps: list[tuple[float, int, int, int, int]],
+) -> None:
+    chip = Chip(cpu=10, gpu=20, ane=0, memory=30)
+    chip.read()
+    chip.read(0.1)
+    chip.read(5.9, cpu=90_000, gpu=1, memory=70_000)
+    start, began = dict(chip.millijoules), chip.now
+    assert not chip.joules
+    for seconds, cpu, gpu, ane, memory in steps:
+        chip.read(seconds, cpu=cpu, gpu=gpu, ane=ane, memory=memory)
+    chip.read(1.0, cpu=1, gpu=1, ane=1, memory=1)
+    for label, counts in chip.millijoules.items():
+        assert chip.joules[label] == pytest.approx((counts - start[label]) / 1e3)
+        assert chip.seconds[label] == pytest.approx(chip.now - began)
+
+
+class TestCountersThatMoveSeldom:
+    def test_the_first_move_opens_the_window_and_from_there_on_it_is_exact(self) -> None:
+        chip = Chip(cpu=5000, gpu=70, memory=900)  # 10 W, 5 W, 2 W; the last two move 6 seconds from now
+        chip.read()
+        chip.read(0.1, gpu=500)
+        usage = chip.read(5.9, cpu=600_000, gpu=29_500, memory=120_000)
+        assert (figures(usage), usage.devices) == ((None, None, None, None), ())
+        assert list(usage.problems) == ["cpu: its energy counter moves seldom; it is counted from its first move on"]
+        for _ in range(5):
+            usage = chip.read(10.0, gpu=50_000)
+            assert (figures(usage), list(usage.problems)) == ((None, None, None, None), [])
+        usage = chip.read(10.0, cpu=600_000, gpu=50_000, memory=120_000)
+        assert figures(usage) == (17.0, 10.0, 2.0, 5.0)
+        assert usage.window_seconds == 60.0
+        assert not usage.problems
+
+    def test_one_that_moves_once_in_long_is_known_to_count_once_it_has(self) -> None:
+        chip = Chip(cpu=0, gpu=0)
+        chip.read()
+        chip.read(0.1, gpu=10)
+        lacks_host = []
+        for cpu in (0, 900_000, 0):
+            assert chip.read(100.0, cpu=cpu).problems
+            lacks_host.append(chip.counters.lacks_host)
+        assert lacks_host == [True, False, False]
+        assert figures(chip.read(100.0, cpu=200_000)) == (1.0, 1.0, None, 0.0)
+
+    def test_graphics_that_were_seen_to_count_meanwhile_draw_nothing_when_they_stand_still(self) -> None:
+        chip = Chip(cpu=0, gpu=0)
+        chip.read()
+        chip.read(0.1, gpu=10)
+        chip.read(5.0, cpu=900_000, gpu=10)
+        assert figures(chip.read(10.0, cpu=10_000)) == (1.0, 1.0, None, 0.0)
+
+    def test_dies_that_move_one_after_the_other_begin_each_at_its_own_first_move(self) -> None:
+        chip = Chip(cpu_0=0, cpu_1=0, gpu=0)
+        chip.read()
+        chip.read(0.1)
+        assert not chip.read(5.0, cpu_0=600_000).devices
+        assert not chip.read(5.0, cpu_1=60_000, gpu=8).devices
+        usage = chip.read(55.0, cpu_0=600_000)
+        assert not usage.devices
+        usage = chip.read(5.0, cpu_1=60_000, gpu=60_000)
+        assert {device.device.name: device.watts for device in usage.devices} == {
+            "cpu-0": pytest.approx(600 / 65),
+            "cpu-1": 1.0,
+            "gpu": 1.0,
+        }
+
+    def test_memory_alone_that_moves_seldom_begins_alone(self) -> None:
+        chip = Chip(cpu=0, memory=0)
+        chip.read()
+        chip.read(0.1, cpu=100)
+        usage = chip.read(5.9, cpu=5_900, memory=120_000)
+        [cpu] = usage.devices
+        assert (cpu.device.name, cpu.watts == pytest.approx(1.0)) == ("cpu", True)
+        assert figures(chip.read(60.0, cpu=60_000, memory=120_000)) == (3.0, 1.0, 2.0, None)
+
+    @given(st.floats(0.2, 60.0), st.floats(0.5, 100.0), st.floats(5.0, 120.0))
+    def test_no_energy_of_before_the_start_is_counted(self, moves_after: float, interval: float, period: float) -> None:
+        chip = Chip(cpu=0)
+        moves = 0
+
+        def read(seconds: float) -> None:
+            nonlocal moves
+            at = chip.now + seconds
+            before, moves = moves, max(0, int((at - 100.0 - moves_after) // period) + 1)
+            chip.read(seconds, cpu=round((moves - before) * period * 10_000))
+
+        read(0.0)
+        read(0.1)
+        for _ in range(30):
+            read(interval)
+        assert chip.joules["cpu"] <= 10.0 * (chip.now - 100.0) * (1 + 1e-6)

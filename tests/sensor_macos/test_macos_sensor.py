@@ -163,7 +163,7 @@ async def test_a_chip_whose_processors_do_not_count_leaves_the_host_to_the_regis
             "system": Scope.WHOLE_MACHINE,
         }
         assert usage.method == "IOReport energy counters; ioreg: system load"
-        assert "cpu: its energy counter has stood still for 60 s" in usage.problems[0]
+        assert "cpu: its energy counter stands still for a minute or more" in usage.problems[0]
 
         programs.printing("ioreg", b"")
         clock.elapse(60.0)
@@ -174,8 +174,35 @@ async def test_a_chip_whose_processors_do_not_count_leaves_the_host_to_the_regis
         clock.elapse(10.0)
         libraries.add("CPU Energy", 130_000)
         usage = await sensor.get_energy_usage()
+        assert usage.cpu_energy_usage is None
+        assert "counted from its first move on" in usage.problems[0]
+        clock.elapse(10.0)
+        libraries.add("CPU Energy", 10_000)
+        usage = await sensor.get_energy_usage()
         assert usage.cpu_energy_usage == 1.0
         assert usage.method == "IOReport energy counters"
+
+
+async def test_a_chip_whose_counters_move_once_a_minute_is_counted_from_their_first_move_on(
+    libraries: Libraries, mac: PluginContext, clock: ManualClock
+) -> None:
+    async def read(seconds: float, **joules: int) -> EnergyUsage:
+        clock.elapse(seconds)
+        for name, energy in joules.items():
+            libraries.add({"cpu": "CPU Energy", "gpu": "GPU Energy", "dram": "DRAM"}[name], energy)
+        return await sensor.get_energy_usage()
+
+    libraries.channels(*CHANNELS)
+    async with made(mac, source="ioreport", **libraries.options) as sensor:
+        await read(0.0)
+        await read(0.1, gpu=5 * 10**8)
+        usage = await read(5.9, cpu=600_000, gpu=29 * 10**9, dram=120_000)  # of the minute before
+        assert (figures(usage), usage.devices) == ((None, None, None, None), ())
+        assert "counted from its first move on" in usage.problems[0]
+        assert figures(await read(30.0, gpu=150 * 10**9)) == (None, None, None, None)
+        usage = await read(30.0, cpu=600_000, gpu=150 * 10**9, dram=120_000)
+        assert figures(usage) == (17.0, 10.0, 2.0, 5.0)
+        assert not usage.problems
 
 
 def registry(total: int, samples: int) -> bytes:
@@ -344,6 +371,30 @@ async def test_the_users_own_command_is_run_without_a_shell(programs: Programs) 
     assert usage.devices[0].device.scope is Scope.WHOLE_MACHINE
 
 
+async def test_one_command_runs_at_a_time(programs: Programs, tmp_path: Path) -> None:
+    program = programs.shell("meter", f"mkdir {tmp_path}/runs && sleep 0.05 && rmdir {tmp_path}/runs && echo 7")
+    sensor = MacEnergyConsumption(shell_command=program)
+    watts: list[float | None] = []
+
+    async def read() -> None:
+        watts.append((await sensor.get_energy_usage()).host_energy_usage)
+
+    async with anyio.create_task_group() as group:
+        for _ in range(3):
+            group.start_soon(read)
+    assert watts == [7.0] * 3
+
+
+async def test_a_command_is_ended_before_a_pipeline_gives_it_up(
+    programs: Programs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert sources._COMMAND_SECONDS < 5.0
+    monkeypatch.setattr(sources, "_COMMAND_SECONDS", 0.2)
+    sensor = MacEnergyConsumption(shell_command=programs.shell("meter", "sleep 600"))
+    with pytest.raises(TracarbonException, match=r"^meter did not end within 0\.2 s$"):
+        await sensor.get_energy_usage()
+
+
 async def test_a_command_that_is_not_there_keeps_it_from_starting() -> None:
     with pytest.raises(TracarbonException, match="there is no program no-such-meter"):
         await MacEnergyConsumption(shell_command="no-such-meter --watts").__aenter__()
@@ -354,7 +405,7 @@ async def test_a_command_may_name_a_shell_itself() -> None:
     assert (await sensor.get_energy_usage()).host_energy_usage == 42.0
 
 
-@pytest.mark.parametrize("printed", ["", "nan", "inf", "-3", "12 W", "1e9", "12,5", "\x00"])
+@pytest.mark.parametrize("printed", ["", "nan", "inf", "-3", "12 W", "1e9", "12,5", "\x00", "1_000", "٣", "+3", "0x10"])
 async def test_what_is_no_number_of_watts_is_quoted(programs: Programs, printed: str) -> None:
     command = programs.printing("meter", printed.encode())
     sensor = MacEnergyConsumption(shell_command=command)
@@ -374,6 +425,13 @@ def test_a_command_that_needs_a_shell_is_refused_where_it_is_written(command: st
         MacEnergyConsumption.Options(shell_command=command)
     with pytest.raises(TracarbonException, match=r"without a shell|is empty|quotation"):
         MacEnergyConsumption(shell_command=command)
+
+
+@pytest.mark.parametrize("only", ["core_foundation_path", "ioreport_path"])
+def test_off_a_mac_both_libraries_have_to_be_named(libraries: Libraries, only: str) -> None:
+    with pytest.raises(TracarbonException, match="off a Mac, ioreport_path and core_foundation_path are needed both"):
+        made(PluginContext("macos", platform="Linux"), **{only: libraries.options[only]})
+    made(PluginContext("macos", platform="Darwin"), **{only: libraries.options[only]})
 
 
 def test_options_that_contradict_one_another_are_refused() -> None:

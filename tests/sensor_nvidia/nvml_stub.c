@@ -26,6 +26,9 @@ struct card {
     int32_t energy_fault;
     int32_t power_fault;
     int32_t limit_fault;    /* of nvmlDeviceGetPowerManagementLimitConstraints */
+    int32_t uuid_fault;
+    int32_t name_fault;
+    int32_t pci_fault;
     uint32_t hang;          /* calls with its handle do not return while it is set */
     uint32_t hung;          /* how many hang */
     uint32_t power_mw;
@@ -43,6 +46,8 @@ struct card {
 struct control {
     int32_t init_fault;
     uint32_t init_hang;
+    uint32_t count_hang;    /* nvmlDeviceGetCount does not return while it is set */
+    uint32_t shutdown_hang;
     uint32_t lives_on;      /* the numbering follows what is present, without another initialisation */
     uint32_t forgets;       /* counters begin at 0 when the last user has left */
     uint32_t inits;
@@ -138,6 +143,8 @@ int nvmlShutdown(void)
     struct control *all = control();
     if (!all)
         return UNINITIALIZED;
+    while (*(volatile uint32_t *)&all->shutdown_hang)
+        sleep_a_little();
     pthread_mutex_lock(&lock);
     all->shutdowns++;
     if (all->references && !--all->references) {
@@ -165,6 +172,8 @@ int nvmlDeviceGetCount_v2(unsigned *count)
             all->without_init++;
         return UNINITIALIZED;
     }
+    while (*(volatile uint32_t *)&all->count_hang)
+        sleep_a_little();
     pthread_mutex_lock(&lock);
     if (all->lives_on)
         number(all);
@@ -227,23 +236,27 @@ int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **handle)
     return code;
 }
 
-static int text(void *handle, char *to, unsigned size, size_t offset)
+static int text(void *handle, char *to, unsigned size, size_t offset, size_t fault)
 {
     struct control *all;
     struct card *card;
     int code = begin(&all, handle, &card);
     if (!code)
+        code = *(int32_t *)((char *)card + fault);
+    if (!code)
         snprintf(to, size, "%s", (char *)card + offset);
     return code;
 }
 
-int nvmlDeviceGetUUID(void *handle, char *uuid, unsigned size) { return text(handle, uuid, size, offsetof(struct card, uuid)); }
-int nvmlDeviceGetName(void *handle, char *name, unsigned size) { return text(handle, name, size, offsetof(struct card, name)); }
+#define TEXT(name) offsetof(struct card, name), offsetof(struct card, name##_fault)
+
+int nvmlDeviceGetUUID(void *handle, char *to, unsigned size) { return text(handle, to, size, TEXT(uuid)); }
+int nvmlDeviceGetName(void *handle, char *to, unsigned size) { return text(handle, to, size, TEXT(name)); }
 
 int nvmlDeviceGetPciInfo_v3(void *handle, pci_info *info)
 {
     memset(info, 0, sizeof *info);
-    return text(handle, info->bus_id, sizeof info->bus_id, offsetof(struct card, bus_id));
+    return text(handle, info->bus_id, sizeof info->bus_id, offsetof(struct card, bus_id), offsetof(struct card, pci_fault));
 }
 
 int nvmlDeviceGetPowerManagementLimitConstraints(void *handle, unsigned *lowest, unsigned *highest)

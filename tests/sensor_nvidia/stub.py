@@ -34,6 +34,9 @@ class CardState(ctypes.Structure):
         ("energy_fault", ctypes.c_int32),
         ("power_fault", ctypes.c_int32),
         ("limit_fault", ctypes.c_int32),
+        ("uuid_fault", ctypes.c_int32),
+        ("name_fault", ctypes.c_int32),
+        ("pci_fault", ctypes.c_int32),
         ("hang", ctypes.c_uint32),
         ("hung", ctypes.c_uint32),
         ("power_mw", ctypes.c_uint32),
@@ -73,6 +76,8 @@ class Control(ctypes.Structure):
     _fields_ = (
         ("init_fault", ctypes.c_int32),
         ("init_hang", ctypes.c_uint32),
+        ("count_hang", ctypes.c_uint32),
+        ("shutdown_hang", ctypes.c_uint32),
         ("lives_on", ctypes.c_uint32),
         ("forgets", ctypes.c_uint32),
         ("inits", ctypes.c_uint32),
@@ -147,7 +152,7 @@ class Stub:
 
     def release(self) -> None:
         """Let nothing hang any more."""
-        self.control.init_hang = 0
+        self.control.init_hang = self.control.count_hang = self.control.shutdown_hang = 0
         for card in self.cards:
             card.hang = 0
 

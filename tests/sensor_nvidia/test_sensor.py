@@ -23,6 +23,7 @@ from tracarbon.hardwares.gpu import GPUInfo, NvidiaGPU
 from tracarbon.plugin import PluginContext
 from tracarbon.testing import ManualClock, SensorContract
 from tracarbon_sensor_nvidia import NvidiaSensor
+from tracarbon_sensor_nvidia._cards import Cards
 
 from tests.sensor_nvidia.stub import (
     DRIVER_NOT_LOADED,
@@ -59,6 +60,7 @@ class Reader:
         self.context = PluginContext("nvidia", clock=self.clock, host_root=folder)
         options = NvidiaSensor.Options(devices=devices)
         self.sensor = NvidiaSensor.from_options(options, self.context)
+        self.sensor._cards._answer_seconds = 1.0  # that a loaded machine is not taken for a slow card
         self.joules: Counter[str] = Counter()
         self.usage = EnergyUsage()
         self._shown = 0
@@ -146,6 +148,21 @@ class TestPowerSamples:
             await reader.read()
             stub.cards[1].power_fault = GPU_IS_LOST
             assert stub.cards[1].key not in await reader.read()
+
+    async def test_one_whose_counter_ends_is_sampled_from_then_on(self, stub: Stub, reader: Reader) -> None:
+        a, b = stub.cards[0].key, stub.cards[1].key
+        async with reader.entered():
+            await reader.read()
+            stub.cards[1].energy_fault = NOT_SUPPORTED
+            stub.cards[0].use(500)
+            assert await reader.read() == {a: 50.0, b: 100.0}
+            assert reader.usage.method == "nvml-counter, nvml-power of 1"
+            [problem] = reader.usage.problems
+            assert b in problem
+            assert "not supported any more; its power is sampled, and the energy of a window is lost" in problem
+            assert [device.window_seconds for device in reader.usage.devices] == [10.0, None]
+            assert await reader.read() == {a: 0.0, b: 100.0}
+            assert reader.usage.problems == []
 
     async def test_one_that_says_neither_is_named(self, stub: Stub, reader: Reader) -> None:
         stub.cards[1].energy_fault = stub.cards[1].power_fault = NOT_SUPPORTED
@@ -240,6 +257,22 @@ class TestFaults:
             assert reader.joules == {a: 30.0, b: 300.0}
             assert reader.usage.problems == []
         stub.check_balance()
+
+    async def test_a_card_that_is_always_late_is_counted_in_full(self, stub: Stub, tmp_path: Path) -> None:
+        reader = Reader(tmp_path, [0])
+        reader.sensor._cards._answer_seconds = 0.05
+        async with reader.entered():
+            for _ in range(4):
+                stub.cards[0].hang = 1
+                await reader.read()
+                assert "does not answer in time" in str(reader.usage.problems)
+                stub.cards[0].use(100)
+                reader.clock.elapse(1.0)
+                stub.release()
+                wait_for(lambda: not any(slot.is_busy for slot in reader.sensor._cards._slots), "its answer")
+            # at the end, its last window is not known, and it is named
+            assert reader.joules == pytest.approx({stub.cards[0].key: 200.0})
+            assert [device.window_seconds for device in reader.usage.devices] == [11.0]
 
     @pytest.mark.parametrize(
         ("code", "words"), [(GPU_IS_LOST, "fallen off the bus"), (NO_PERMISSION, "Let the user read and write /dev/nv")]
@@ -465,8 +498,10 @@ class TestContract(SensorContract):
     distribution = "tracarbon-sensor-nvidia"
 
     @pytest.fixture(autouse=True)
-    def _use_stub(self, stub: Stub) -> None:
+    def _use_stub(self, stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
         self.machine = stub
+        # that a loaded machine is not taken for a slow card
+        monkeypatch.setitem(Cards.__init__.__kwdefaults__, "answer_seconds", 1.0)
 
     async def elapse(self, folder: Path) -> None:
         for card in self.machine.cards:

@@ -219,6 +219,8 @@ class MacEnergyConsumption(EnergyConsumption):
         # Who names the libraries knows that they are there, whatever the platform.
         is_mac = self._context.platform == "Darwin"
         if not is_mac:
+            if (self.ioreport_path is None) != (self.core_foundation_path is None):
+                raise TracarbonException("off a Mac, ioreport_path and core_foundation_path are needed both, or none")
             return [ioreport] if self.ioreport_path and self.source in ("auto", "ioreport") else []
         everything: list[Source] = [ioreport, PowermetricsSource(), IoregSource(self._context.clock.monotonic)]
         return [source for source in everything if self.source in ("auto", source.name)]

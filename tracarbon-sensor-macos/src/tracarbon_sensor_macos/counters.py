@@ -14,6 +14,9 @@ __all__ = ["Counters"]
 
 _STANDSTILL_SECONDS = 60.0
 
+_ALWAYS_AT_WORK = ("cpu", "memory")
+"""While this program runs, they draw power: a counter of theirs that stands still is not up to date."""
+
 _USAGE_TYPES = {
     "cpu": UsageType.CPU,
     "gpu": UsageType.GPU,
@@ -30,6 +33,7 @@ class _Slot:
         counts: what it stood at when its energy was last taken.
         at: the second when that was.
         has_moved: whether it was ever seen to count.
+        stood_still: whether a reading found it as the one before had, while it had never been seen to move.
     """
 
     def __init__(self, count: Count, fidelity: Fidelity) -> None:
@@ -37,9 +41,28 @@ class _Slot:
         self.key, self.label, self.component = count.key, count.label, count.component
         self.device = Device(count.label, usage_type, Scope.HOST, fidelity=fidelity)
         self.detail = Device(count.label, usage_type, Scope.DETAIL, fidelity=fidelity)
+        self._counts_per_joule = count.counts_per_joule
         self.counter = EnergyCounter(counts_per_joule=count.counts_per_joule)
         self.counts, self.at = count.counts, -math.inf
-        self.has_moved = False
+        self.has_moved = self.stood_still = False
+        self._seen: int | None = None
+        self._was_seen_moving = False
+
+    def look(self, counts: int) -> bool:
+        """Look at what it stands at; returns whether it moves for the first time, after it has stood still."""
+        seen, self._seen = self._seen, counts
+        if self._was_seen_moving or seen is None:
+            return False
+        self._was_seen_moving = counts != seen
+        self.stood_still = self.stood_still or counts == seen
+        return self._was_seen_moving and self.stood_still
+
+    def begin(self, counts: int, at: float) -> None:
+        """Count from here on, whatever was before."""
+        self.counter = EnergyCounter(counts_per_joule=self._counts_per_joule)
+        self.counter.update(counts, at)
+        self.counts, self.at = counts, at
+        self.has_moved = self.has_moved or self._was_seen_moving
 
     def seconds_still(self, counts: int, at: float) -> float:
         """For how long it has stood still; 0 if it has moved, or was not read before."""
@@ -70,6 +93,10 @@ class Counters:
     - Where it moves, the graphics and the neural engine draw nothing if their counter stands still, provided that it
       was seen to count before; else they are unknown. Memory always draws something.
 
+    What a counter stands at first may be of long before, and its first move then has energy of that time in it. Of one
+    that moves between the first two readings it is not. One of the processors or of memory that stands still first, and
+    moves later, is counted from that move on; of the processors, all the others are, too.
+
     Args:
         fidelity: of its devices.
 
@@ -85,6 +112,8 @@ class Counters:
     def read(self, counts: Sequence[Count], at: float) -> EnergyUsage:
         """Return the mean watts since the previous reading; what is not known is named in `problems`."""
         pairs = [(self._slot(count), count.counts) for count in counts]
+        if beginning := self._begin(pairs, at):
+            return EnergyUsage(problems=beginning)
         still = [slot for slot, count in pairs if slot.component == "cpu" and slot.seconds_still(count, at) > 0]
         if not still:
             self.lacks_host = False
@@ -95,6 +124,17 @@ class Counters:
             pairs = [(slot, count) for slot, count in pairs if slot.component != "cpu"]
             return self._taken(pairs, at, is_detail=True, problems=problems)
         return EnergyUsage(problems=problems)
+
+    def _begin(self, pairs: Sequence[tuple[_Slot, int]], at: float) -> list[str]:
+        """Begin at the first move of those that stood still before; where the processors are of these, names them."""
+        moving = [(slot, counts) for slot, counts in pairs if slot.look(counts) and slot.component in _ALWAYS_AT_WORK]
+        names = [slot.label for slot, _ in moving if slot.component == "cpu"]
+        if names:
+            self.lacks_host = False
+            moving += [(slot, counts) for slot, counts in pairs if slot.component != "cpu"]
+        for slot, counts in moving:
+            slot.begin(counts, at)
+        return [f"{name}: its energy counter moves seldom; it is counted from its first move on" for name in names]
 
     def _slot(self, count: Count) -> _Slot:
         """Return the slot of a counter; a counter that has begun anew has a new one."""
@@ -123,7 +163,7 @@ class Counters:
 
 def _standing_still(slots: Iterable[_Slot], at: float) -> list[str]:
     return [
-        f"{slot.label}: its energy counter has stood still for {at - slot.at:.0f} s; unknown until it counts"
+        f"{slot.label}: its energy counter stands still for a minute or more; unknown until it counts"
         for slot in slots
         if at - slot.at >= _STANDSTILL_SECONDS
     ]

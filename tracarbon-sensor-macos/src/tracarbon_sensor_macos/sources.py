@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
@@ -29,7 +30,9 @@ __all__ = [
 
 _PROBE_SECONDS = 2.0
 _OPEN_SECONDS = 2.0
-_COMMAND_SECONDS = 10.0
+_COMMAND_SECONDS = 4.5
+"""A pipeline waits 5 seconds for a reading, and would not say so well what is wrong."""
+_WATTS = re.compile(r"(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 _CLOSE_SECONDS = 0.5
 _HIGHEST_WATTS = 10_000.0
 
@@ -254,6 +257,7 @@ class CommandSource:
         self._arguments = list(arguments)
         self._name = arguments[0].rpartition("/")[2]
         self._device = Device("system", UsageType.HOST, Scope.WHOLE_MACHINE, fidelity=self.fidelity)
+        self._running = anyio.Lock()
         # the arguments may hold a secret
         self.method = f"shell_command: {self._name}"
 
@@ -266,8 +270,9 @@ class CommandSource:
         _commands.find_program(self._arguments[0])
 
     async def read(self) -> EnergyUsage:
-        """Run it, and return the watts of now."""
-        output = await _commands.run(self._arguments, timeout_seconds=_COMMAND_SECONDS)
+        """Run it, once one that runs has ended, and return the watts of now."""
+        async with self._running:
+            output = await _commands.run(self._arguments, timeout_seconds=_COMMAND_SECONDS)
         watts = self._watts(output)
         return EnergyUsage(host_energy_usage=watts, devices=[DeviceUsage(self._device, watts)])
 
@@ -276,10 +281,7 @@ class CommandSource:
 
     def _watts(self, output: bytes) -> float:
         text = output.decode("utf-8", "replace").strip()
-        try:
-            watts = float(text)
-        except ValueError:
-            watts = math.nan
+        watts = float(text) if _WATTS.fullmatch(text) else math.nan
         if not 0 <= watts <= _HIGHEST_WATTS:
             raise SourceError(
                 f"{self._name} printed {text[:40]!r}, which is no number of watts",

@@ -21,7 +21,7 @@ from tracarbon.hardwares.sensors import Sensor
 from tracarbon.plugin import PluginContext, PluginOptions, Probe
 
 from tracarbon_sensor_nvidia._cards import Cards, Silence, Survey
-from tracarbon_sensor_nvidia._nvml import NO_CARD, Card, NvmlFailure, Reading, explain
+from tracarbon_sensor_nvidia._nvml import LATE, NO_CARD, Card, NvmlFailure, Reading, explain
 from tracarbon_sensor_nvidia._selection import Selection, SelectionError, problem_of
 
 __all__ = ["NvidiaGPU", "NvidiaSensor"]
@@ -31,9 +31,10 @@ _OPEN_SECONDS = 8.0
 """Without persistence mode, the driver takes seconds to wake a card that nobody uses."""
 _PROBE_SECONDS = 2.2
 _POWER_SECONDS = 5.0
+_NO_COUNTER = "its energy counter is not supported any more; its power is sampled, and the energy of a window is lost"
 _FOLDER = "proc/driver/nvidia/gpus"
 
-_probed = Cards(answer_seconds=0.5)
+_probed = Cards()
 _powered = Cards(asks_power=True)
 
 
@@ -55,10 +56,13 @@ class _Account:
 
     def take(self, reading: Reading) -> str | None:
         """Add what the card said; returns what is lost of it, for humans."""
-        if reading.card != self.card:
+        known = self.card
+        if reading.card != known:
             self.card, self.device = reading.card, _device(reading.card)
         if reading.milliwatts is not None:
             self.power = reading.milliwatts / 1000
+            if known.has_counter and not reading.card.has_counter:
+                return f"{self.card}: {_NO_COUNTER}"
         if reading.millijoules is None:
             return None
         delta = self.counter.update(reading.millijoules, reading.at)
@@ -203,7 +207,7 @@ class NvidiaSensor(Sensor):
     def _usage(self, survey: Survey) -> EnergyUsage:
         silences = self._silences(survey)
         readings = [reading for reading in survey.readings if self._selection.has(reading.card)]
-        if not readings:
+        if not readings and not any(silence.failure.code == LATE for silence in silences):
             raise _reason_of(silences)
         lost = self._take(readings)
         problems = [*lost, *map(str, silences)]

@@ -6,8 +6,10 @@ are attached when a handle is asked for, calls may be made from several threads 
 
 from __future__ import annotations
 
+import ctypes
+import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from tracarbon_sensor_nvidia._lane import Call, Lane
@@ -25,12 +27,17 @@ VERSION_MISMATCH = 18
 GPU_NOT_FOUND = 28
 UNKNOWN = 999
 NO_ANSWER = -1
-"""Not NVML's: a call has not returned."""
+"""Not NVML's: a call has not returned for long."""
+LATE = -3
+"""Not NVML's: a call has not returned yet."""
 NO_CARD = -2
 """Not NVML's: the driver shows no card at all."""
 
+_HANGING_SECONDS = 5.0
+"""A call that takes longer hangs, as far as anybody can tell."""
 _UNINITIALIZED = 1
 _LACKING = (NOT_SUPPORTED, FUNCTION_NOT_FOUND)
+_UNREADABLE = "\ufffd"
 _WITHOUT_GPUS = 1
 """NVML_INIT_FLAG_NO_GPUS: that there is no card is for `nvmlDeviceGetCount` to say."""
 
@@ -62,6 +69,7 @@ _EXPLANATIONS = {
         "Look whether the machine does (lspci -d 10de:); a container has to be given the card.",
     ),
     NO_ANSWER: ("it does not answer: a call of the driver hangs", _KERNEL_LOG),
+    LATE: ("it does not answer in time: what it says counts with a later reading", _KERNEL_LOG),
 }
 
 
@@ -69,7 +77,7 @@ class NvmlFailure(Exception):
     """A call of NVML failed, or did not return.
 
     Attributes:
-        code: NVML's return code, `NO_ANSWER`, `NO_CARD`, or `UNKNOWN` for what is not NVML's.
+        code: NVML's return code, `NO_ANSWER`, `LATE`, `NO_CARD`, or `UNKNOWN` for what is not NVML's.
         reason: what is wrong.
         remedy: what the user would have to do; empty where nobody knows.
     """
@@ -95,8 +103,8 @@ class Card:
 
     Attributes:
         index: its number in NVML, which may change when cards come and go.
-        uuid: `GPU-...`, which stays.
-        name: the product's.
+        uuid: `GPU-...`, which stays; of a card that does not say it, its bus id, or where it is.
+        name: the product's; empty where it is not known.
         bus_id: such as `00000000:65:00.0`; empty where it is not known.
         max_watts: the highest power limit that it takes, or the one it keeps to.
         has_counter: whether it has an energy counter (Volta and later), or only tells its power.
@@ -108,6 +116,11 @@ class Card:
     bus_id: str = ""
     max_watts: float | None = None
     has_counter: bool = True
+
+    @property
+    def has_uuid(self) -> bool:
+        """Whether `uuid` is one."""
+        return self.uuid.startswith("GPU-")
 
     def __str__(self) -> str:
         return f"card {self.index} ({', '.join(filter(None, (self.name, self.uuid)))})"
@@ -134,10 +147,16 @@ class NvmlThread:
 
     NVML counts initialisations: it is shut down when the last thread has left, and a thread that hangs in a call keeps
     it open until that call returns.
+
+    Args:
+        name: of the thread.
+        clock: monotonic seconds.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, clock: Callable[[], float]) -> None:
         self._lane = Lane(f"tracarbon-nvidia-{name}")
+        self._clock = clock
+        self._asked_at = 0.0
         self._latest: Call[Any] | None = None
         self._leaving: Call[None] | None = None
         self._is_attached = False
@@ -152,9 +171,15 @@ class NvmlThread:
 
         The call raises `NvmlFailure` where NVML does not do as it is asked.
         """
+        self._asked_at = self._clock()
         self._latest = call = self._lane.submit(lambda: self._perform(function))
         self._leaving = None
         return call
+
+    @property
+    def silence(self) -> NvmlFailure:
+        """Why the call that was asked for last has not returned: it takes its time, or it hangs."""
+        return explain(LATE if self._clock() - self._asked_at < _HANGING_SECONDS else NO_ANSWER)
 
     def leave(self) -> Call[None] | None:
         """Let NVML go and the thread end, as soon as it is not busy; returns what can be waited for.
@@ -197,18 +222,17 @@ class Slot(NvmlThread):
     Args:
         index: the number.
         clock: monotonic seconds.
-        has_counter: by UUID, which cards have been found to have an energy counter. It is not asked again: one that
-            went from counter to power and back would have the time in between counted twice.
+        has_counter: by UUID, which cards have been found to have an energy counter. One that has none, or no longer,
+            is not asked again: going back from power to counter would have the time in between counted twice.
         asks_power: ask for the power in any case.
     """
 
     def __init__(
         self, index: int, clock: Callable[[], float], has_counter: dict[str, bool], *, asks_power: bool = False
     ) -> None:
-        super().__init__(str(index))
+        super().__init__(str(index), clock)
         self.index = index
         self.card: Card | None = None
-        self._clock = clock
         self._has_counter = has_counter
         self._asks_power = asks_power
         self._handle: Any = None
@@ -217,6 +241,11 @@ class Slot(NvmlThread):
     def forget(self) -> None:
         """Ask for the handle again at the next reading: the numbering has changed."""
         self._is_stale = True
+
+    @property
+    def silence(self) -> NvmlFailure:
+        """Why it has not answered; of one of which nothing is known yet, nothing is promised either."""
+        return explain(NO_ANSWER) if self.card is None else super().silence
 
     def read(self) -> Call[Reading]:
         """Begin to read the card; not while it `is_busy`."""
@@ -228,7 +257,7 @@ class Slot(NvmlThread):
         try:
             if self._handle is not None and self.card is not None:
                 reading = self._reading(nvml, self.card)
-                if _text(nvml.nvmlDeviceGetUUID(self._handle)) == self.card.uuid:
+                if _is_still(nvml, self._handle, self.card):
                     return reading
             # There is no handle, or it leads to another card since cards have come or gone.
             handle = nvml.nvmlDeviceGetHandleByIndex(self.index)
@@ -240,22 +269,33 @@ class Slot(NvmlThread):
             raise
 
     def _reading(self, nvml: Any, card: Card) -> Reading:
-        if card.has_counter and not self._asks_power:
+        if not card.has_counter or self._asks_power:
+            return self._power(nvml, card)
+        try:
             millijoules = nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle)
-            return Reading(card, self._clock(), millijoules=millijoules)
+        except nvml.NVMLError as error:
+            if error.value not in _LACKING:
+                raise
+            # It had one before; without a power either, it is not known to have lost it.
+            reading = self._power(nvml, replace(card, has_counter=False))
+            self._has_counter[card.uuid], self.card = False, reading.card
+            return reading
+        return Reading(card, self._clock(), millijoules=millijoules)
+
+    def _power(self, nvml: Any, card: Card) -> Reading:
         milliwatts = nvml.nvmlDeviceGetPowerUsage(self._handle)
         return Reading(card, self._clock(), milliwatts=milliwatts)
 
     def _identify(self, nvml: Any, handle: Any) -> Card:
-        uuid = _text(nvml.nvmlDeviceGetUUID(handle))
+        bus_id = _bus_id(nvml, handle)
+        uuid = _uuid(nvml, handle) or bus_id or f"index-{self.index}"
         if uuid not in self._has_counter:
             self._has_counter[uuid] = _has_counter(nvml, handle)
-        pci = _detail(nvml, nvml.nvmlDeviceGetPciInfo, handle)
         return Card(
             self.index,
             uuid,
-            name=_text(_detail(nvml, nvml.nvmlDeviceGetName, handle) or ""),
-            bus_id=_text(pci.busId) if pci is not None else "",
+            name=_readable(_detail(nvml, nvml.nvmlDeviceGetName, handle)),
+            bus_id=bus_id,
             max_watts=_max_watts(nvml, handle),
             has_counter=self._has_counter[uuid],
         )
@@ -275,8 +315,42 @@ def _has_counter(nvml: Any, handle: Any) -> bool:
     return True
 
 
-def _text(text: str | bytes) -> str:
-    return text if isinstance(text, str) else text.decode()  # as bindings of 2022 and before leave it
+def _is_still(nvml: Any, handle: Any, card: Card) -> bool:
+    """Whether a handle leads to the card that it was got for."""
+    uuid = _uuid(nvml, handle)
+    if uuid is None or not card.has_uuid:
+        return _bus_id(nvml, handle) == card.bus_id
+    return uuid == card.uuid
+
+
+def _uuid(nvml: Any, handle: Any) -> str | None:
+    """Return the UUID; `None` where the card has none, or one that is no text."""
+    try:
+        uuid = _raw(nvml.nvmlDeviceGetUUID)(handle)
+    except nvml.NVMLError as error:
+        if error.value not in _LACKING:
+            raise
+        return None
+    text = _readable(uuid)
+    return text if text and _UNREADABLE not in text else None
+
+
+def _bus_id(nvml: Any, handle: Any) -> str:
+    pci = _detail(nvml, nvml.nvmlDeviceGetPciInfo, handle)
+    # Past the binding, which decodes whatever it is.
+    return "" if pci is None else _readable(ctypes.Structure.__getattribute__(pci, "busId"))
+
+
+def _raw(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function of the binding that gives bytes as they are, and does not fail where they are no UTF-8."""
+    raw: Callable[..., Any] = inspect.unwrap(function)
+    return raw
+
+
+def _readable(text: str | bytes | None) -> str:
+    """Return text with whatever is none of it, or would do something to a terminal, replaced."""
+    decoded = text.decode(errors="replace") if isinstance(text, bytes) else text or ""
+    return "".join(c if c.isprintable() else _UNREADABLE for c in decoded.strip())
 
 
 def _max_watts(nvml: Any, handle: Any) -> float | None:
@@ -289,6 +363,6 @@ def _max_watts(nvml: Any, handle: Any) -> float | None:
 def _detail(nvml: Any, function: Callable[[Any], Any], handle: Any) -> Any:
     """Return what a card can be read without; where it does not say, `None`."""
     try:
-        return function(handle)
+        return _raw(function)(handle)
     except nvml.NVMLError:
         return None

@@ -8,10 +8,13 @@ versions have it as a number, too.
 from __future__ import annotations
 
 import base64
+import http.client
 import json
 import math
 import re
+import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -22,10 +25,15 @@ from tracarbon.hardwares.energy import Device, Fidelity, Scope, UsageType
 ADDRESS = "http://127.0.0.1:8085/data.json"
 
 _LONGEST_ANSWER = 8 * 1024 * 1024
+_LONGEST_SHOWN = 200
 _DEEPEST = 20
 _MEASURED = Fidelity.MEASURED
 _IDENTIFIER = re.compile(r"(?P<hardware>/(?P<maker>[a-z-]+)/(?P<number>[^/]+)(?:/[^/]+)*?)/power/\d+", re.ASCII)
-_WATTS = re.compile(r"(\d+(?:[.,]\d+)?)\s*W", re.ASCII)
+_WATTS = re.compile(
+    r"(?P<whole>[0-9]+|[0-9]{1,3}(?P<group>[.,'\u2019\s])[0-9]{3}(?:(?P=group)[0-9]{3})*)"
+    r"(?:(?P<point>[.,])(?P<fraction>[0-9]+))?\s*W"
+)
+"""As any language writes it: `65.3 W`, `65,3 W`, `1,265.0 W`, `1.265,0 W`, `1 265,0 W` with whatever space."""
 _PROCESSORS = ("intelcpu", "amdcpu")
 _CARDS = ("gpu-nvidia", "gpu-amd", "gpu-intel-discrete")
 # What a card draws in all, under the names that there are for it.
@@ -52,32 +60,69 @@ class PowerSensor(NamedTuple):
     watts: float
 
 
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Follows no redirection: the credentials are for the address that was given, and for no other."""
+
+    def redirect_request(self, *_: object, **__: object) -> None:
+        """Return no further request."""
+
+
 def fetch(url: str, timeout_seconds: float, user: str = "", password: str = "") -> object:
-    """Return the JSON that an address answers with; blocks. No proxy is used.
+    """Return the tree that an address answers with; blocks. No proxy is used, and no redirection followed.
 
     Raises:
-        TracarbonException: nobody answers in time, or not with JSON; says what to do.
+        TracarbonException: nobody answers in time, or not with a tree; says what to do.
     """
+    content = _content(_request(url, user, password), url, timeout_seconds)
+    try:
+        tree: object = json.loads(content)
+    except (ValueError, RecursionError):
+        raise TracarbonException(f"what answers at {url} is no LibreHardwareMonitor: it gives no JSON") from None
+    if not (isinstance(tree, Mapping) and "Text" in tree and isinstance(tree.get("Children"), list)):
+        raise TracarbonException(
+            f"what answers at {url} is no LibreHardwareMonitor: its JSON is no tree of sensors; "
+            "the address usually ends in /data.json"
+        )
+    return tree
+
+
+def _request(url: str, user: str, password: str) -> urllib.request.Request:
     request = urllib.request.Request(url)
     if user:
         credentials = base64.b64encode(f"{user}:{password}".encode()).decode("ascii")
         request.add_header("Authorization", f"Basic {credentials}")
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    return request
+
+
+def _content(request: urllib.request.Request, url: str, timeout_seconds: float) -> bytearray:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect)
+    deadline, content = time.monotonic() + timeout_seconds, bytearray()
     try:
         with opener.open(request, timeout=timeout_seconds) as answer:
-            content = answer.read(_LONGEST_ANSWER)
-        return json.loads(content)
+            while len(content) < _LONGEST_ANSWER and (part := answer.read1()):
+                content += part
+                if time.monotonic() > deadline:
+                    raise TimeoutError("it answers too slowly")
+        return content
     except urllib.error.HTTPError as error:
         error.close()
-        remedy = "; set user and password" if error.code == 401 else ""
-        raise TracarbonException(f"LibreHardwareMonitor at {url} answered {error.code}{remedy}") from None
-    except ValueError:
-        raise TracarbonException(f"what answers at {url} is no LibreHardwareMonitor: it gives no JSON") from None
+        raise TracarbonException(f"LibreHardwareMonitor at {url} {_refusal(error, url)}") from None
+    except http.client.HTTPException:
+        raise TracarbonException(f"what answers at {url} is no LibreHardwareMonitor: it speaks no HTTP") from None
     except OSError as error:
-        reason = getattr(error, "reason", None) or error.strerror or type(error).__name__
+        reason = getattr(error, "reason", None) or error.strerror or str(error) or type(error).__name__
         raise TracarbonException(
             f"LibreHardwareMonitor does not answer at {url} ({reason}); start it, and Options > Remote Web Server"
         ) from None
+
+
+def _refusal(error: urllib.error.HTTPError, url: str) -> str:
+    location = error.headers.get("Location") if 300 <= error.code < 400 else None
+    if location:
+        target = urllib.parse.urljoin(url, location)
+        shown = "".join(c if c.isprintable() else "?" for c in target)[:_LONGEST_SHOWN]
+        return f"answers with a redirection to {shown}, which is not followed; give that address as url"
+    return f"answered {error.code}{'; set user and password' if error.code == 401 else ''}"
 
 
 def power_sensors(tree: object) -> Iterator[PowerSensor]:
@@ -105,8 +150,9 @@ def _watts(node: Mapping[str, Any]) -> float | None:
         return float(raw) if 0 <= raw < math.inf else None
     for text in (raw, node.get("Value")):
         match = _WATTS.fullmatch(text) if isinstance(text, str) else None
-        if match:
-            return float(match[1].replace(",", "."))
+        if match and not (match["group"] and match["group"] == match["point"]):
+            whole = "".join(c for c in match["whole"] if c.isdigit())
+            return float(f"{whole}.{match['fraction'] or 0}")
     return None
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any, ClassVar, Literal, Self, TypeAlias
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 
 from tracarbon._text import Secret
 from tracarbon.exceptions import HardwareNoGPUDetectedException, TracarbonException
@@ -23,6 +23,8 @@ Source: TypeAlias = Literal["auto", "librehardwaremonitor", "estimate"]
 
 _TIMEOUT_SECONDS = 2.0
 _PROBE_SECONDS = 1.0
+_HIGHEST_WATTS = 5000.0
+"""No processor and no card draws more: a figure above it is no figure."""
 _MONITOR = "librehardwaremonitor"
 
 
@@ -77,6 +79,13 @@ class WindowsEnergyConsumption(EstimatedEnergyConsumption):
             le=5000,
             description="of one socket, for the estimate, where the built-in table has none",
         )
+
+        @field_validator("url")
+        @classmethod
+        def _has_no_credentials(cls, url: str) -> str:
+            if "@" in url.split("/")[2]:
+                raise ValueError("user and password are options of their own, and no part of the address")
+            return url
 
     @classmethod
     def from_options(cls, options: Any, context: PluginContext) -> Self:
@@ -191,13 +200,13 @@ class WindowsEnergyConsumption(EstimatedEnergyConsumption):
         finally:
             context.close()
 
-    @staticmethod
-    def _check_platform() -> None:
-        if platform_name() != "Windows":
-            raise TracarbonException(
-                f"WindowsEnergyConsumption needs Windows, and this is {platform_name()}; "
-                "EnergyConsumption.from_platform() finds the best sensor of this machine"
-            )
+    def _check_platform(self) -> None:
+        if platform_name() == "Windows":
+            return
+        advice = "EnergyConsumption.from_platform() finds the best sensor of this machine"
+        if self._context is not None:
+            advice = "`tracarbon doctor` shows the sensors that work here"
+        raise TracarbonException(f"it needs Windows, and this is {platform_name()}; {advice}")
 
 
 _CARDS = Device("nvidia", UsageType.GPU, Scope.EXTRA, fidelity=Fidelity.MEASURED)
@@ -208,11 +217,14 @@ def _shows_nothing(url: str) -> str:
 
 
 def _usage(found: dict[Device, float]) -> EnergyUsage:
-    """Return a sample of what was found, with the components as they add up; the meter goes by the devices."""
+    """Return a sample of what was found, with the components as they add up; the meter goes by the devices.
+
+    What cannot be true is named, and neither it nor a sum that it belongs to is known.
+    """
 
     def total(*components: UsageType, scopes: tuple[Scope, ...]) -> float | None:
         watts = [it for device, it in found.items() if device.component in components and device.scope in scopes]
-        return sum(watts) if watts else None
+        return sum(watts) if watts and max(watts) <= _HIGHEST_WATTS else None
 
     package = total(UsageType.CPU, scopes=(Scope.HOST,))
     inside = total(UsageType.GPU, scopes=(Scope.DETAIL,))
@@ -223,6 +235,11 @@ def _usage(found: dict[Device, float]) -> EnergyUsage:
         cpu_energy_usage=None if package is None else max(0.0, package - (inside or 0.0)),
         memory_energy_usage=total(UsageType.MEMORY, scopes=(Scope.HOST,)),
         gpu_energy_usage=total(UsageType.GPU, scopes=(Scope.DETAIL, Scope.EXTRA)),
-        devices=[DeviceUsage(device, watts) for device, watts in found.items()],
+        devices=[DeviceUsage(device, watts) for device, watts in found.items() if watts <= _HIGHEST_WATTS],
         method=_MONITOR,
+        problems=[
+            f"{device.name}: LibreHardwareMonitor shows more than {_HIGHEST_WATTS:g} W, which cannot be true"
+            for device, watts in found.items()
+            if watts > _HIGHEST_WATTS
+        ],
     )
