@@ -237,12 +237,26 @@ async def test_a_figure_that_was_given_is_the_fallback() -> None:
         assert len(server.requests) == 1
 
 
-async def test_a_zone_that_is_no_country() -> None:
+async def test_a_zone_of_no_country_that_is_known() -> None:
     clock = ManualClock()
     with serving(status(500)) as server:
-        location = france(server.url, clock.monotonic, name="US-CAL-CISO")
-        with pytest.raises(TracarbonException, match=r"for 'US-CAL-CISO': no live one \(GET .*HTTP 500"):
+        location = france(server.url, clock.monotonic, name="ZZ-TOP")
+        with pytest.raises(TracarbonException, match=r"for 'ZZ-TOP': no live one \(GET .*HTTP 500"):
             await location.get_latest_co2g_kwh()
+        server.respond = json_answer({"zone": "ZZ-TOP", "carbonIntensity": 200})
+        clock.elapse(60)
+        assert await location.get_latest_co2g_kwh() == 200
+        assert location.name == "ZZ-TOP"
+
+
+async def test_a_zone_that_is_a_part_of_a_country_falls_back_on_the_country() -> None:
+    clock = ManualClock()
+    whole = find_factor("us")
+    assert whole is not None
+    with serving(status(500)) as server:
+        location = france(server.url, clock.monotonic, name="US-CAL-CISO")
+        assert await location.get_latest_co2g_kwh() == whole.co2g_per_kwh
+        assert shown(location) == (whole.co2g_per_kwh, FILE, "yearly average of us", str(whole.year))
         server.respond = json_answer({"zone": "US-CAL-CISO", "carbonIntensity": 200})
         clock.elapse(60)
         assert await location.get_latest_co2g_kwh() == 200

@@ -110,7 +110,7 @@ def test_statistics_are_exact_over_many_series(series: list[list[tuple[float, fl
     from tracarbon.metrics import Record, Window
     from tracarbon.report import ReportRecorder
 
-    recorder, events = ReportRecorder(), []
+    recorder, events = ReportRecorder(has_windows=False), []
     for number, values in enumerate(series):
         at = 1000.0 * number
         for value, seconds in values:

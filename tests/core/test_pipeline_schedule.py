@@ -304,7 +304,7 @@ async def test_components_that_do_not_start_are_all_named_and_nothing_is_measure
     rig.energy()
     error = await start(rig, 60.0)
     assert str(error).splitlines() == [
-        "location location: ValueError: no country",
+        "location: ValueError: no country",
         "sensor bad: OSError: no counters",
         "generator lazy: did not start within 10 s",
         "exporter down: PermissionError",

@@ -235,6 +235,9 @@ def test_the_carbon_score_can_be_read_off() -> None:
     report = str(whole_report([host, overhead, embodied]))
     assert "SCI (ISO/IEC 21031): E x I + M = 6.000 + 34.20 = 40.20 co2g; divide by" in report
     assert "SCI" not in str(whole_report([host, overhead]))
+    a_tenth = grams(3.42, name="carbon_emission_embodied", tags=(Tag("share", "0.1"),))
+    report = str(whole_report([host, overhead, a_tenth]))
+    assert "E x I + M = 0.6000 + 3.420 = 4.020 co2g for 0.1 of the machine; divide by" in report
 
 
 def test_a_series_of_two_generators_counts_once() -> None:

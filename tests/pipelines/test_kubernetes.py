@@ -142,6 +142,31 @@ def test_containers_of_the_command_line(machine: Machine, server: Server, tmp_pa
     assert len([path for path in machine.cluster.paths() if path == "/api/v1/pods"]) <= 1 + len(whole)
 
 
+def test_containers_that_the_file_has_count_once(machine: Machine, server: Server, tmp_path: Path) -> None:
+    """Whatever their tables are called."""
+    (tmp_path / "pipeline.toml").write_text("""
+[generators.energy]
+[generators.containers]
+plugin = "energy_kubernetes"
+idle = "evenly"
+[exporters.json]
+path = "records.jsonl"
+""")
+    env = settings(machine, server, tmp_path)
+    with busy(machine):
+        arguments = ("run", "-c", "pipeline.toml", "--containers", "--country", "fr", "--duration", "300ms")
+        done = run(*arguments, cwd=tmp_path, env=env)
+    assert done.status == 0, done.stderr
+    records = read_records(tmp_path / "records.jsonl")
+    assert sums(records, "energy_consumption_kubernetes_total") == pytest.approx(
+        sums(records, "energy_consumption_host")
+    )
+    assert not any(
+        record["tags"].get("attribution") == "idle" for record in figures(records, "energy_consumption_kubernetes_cpu")
+    )
+    assert sums(records, "carbon_emission_kubernetes_total")
+
+
 @pytest.mark.parametrize(
     ("variable", "said"),
     [("NODE_NAME", "set NODE_NAME"), ("KUBECONFIG", "there is no file"), ("TRACARBON_HOST_ROOT", "cgroup_root")],

@@ -76,7 +76,7 @@ def test_a_service_that_is_down_costs_nothing_but_its_figure(tmp_path: Path, ser
     done = run_with(f'plugin = "uk"\nurl = "{server.url}"', tmp_path)
     assert done.status == 0
     assert (tags_of(tmp_path)["source"], tags_of(tmp_path)["factor_kind"]) == ("file", "yearly average")
-    assert "WARNING location location degraded: no live carbon intensity" in done.stderr
+    assert "WARNING location degraded: no live carbon intensity" in done.stderr
     assert "HTTP 503" in done.stderr
     assert "Traceback" not in done.stderr
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -76,7 +76,7 @@ def plan(configuration: Configuration) -> Plan:
     if not configuration.sensors:
         configuration.sensors, unused = _found_sensors(configuration)
         if configuration.is_location_open:
-            _look_for_location(configuration)
+            unused += _look_for_location(configuration)
     sensors = _resolve_all(configuration, configuration.sensors)
     location = _resolve(configuration, configuration.location) if configuration.location else None
     generators = _resolve_all(configuration, configuration.generators)
@@ -86,7 +86,8 @@ def plan(configuration: Configuration) -> Plan:
     _check_overlap(configuration, sensors)
     configuration.problems.raise_if_any()
     for item in unused:
-        logger.info("sensor %s is not used: %s. %s", item.plugin.name, item.probe.reason, item.probe.remedy)
+        plugin, probe = item.plugin, item.probe
+        logger.info("%s %s is not used: %s. %s", plugin.kind.word, plugin.name, probe.reason, probe.remedy)
     assert location is not None
     return Plan(configuration, location, sensors, generators, exporters, hooks)
 
@@ -121,17 +122,25 @@ def _found_sensors(configuration: Configuration) -> tuple[list[Table], list[Prob
     if not found:
         configuration.problems.add_setting("sensors", no_sensor_works(probed))
     plugins = [item.plugin for item in found]
-    unused = [item for item in probed if not item.probe.works and item.probe.remedy]
-    return [Table(SENSOR, ("sensors", it.name), it.name, it.reference) for it in plugins], unused
+    return [Table(SENSOR, ("sensors", it.name), it.name, it.reference) for it in plugins], _mendable(probed)
 
 
-def _look_for_location(configuration: Configuration) -> None:
-    """Take a location that knows more of this machine, in place of the country by its time zone."""
-    found = working_location(configuration.host_root)
+def _mendable(probed: Iterable[Probed]) -> list[Probed]:
+    """Return those that do not work here, and for which something could be done."""
+    return [item for item in probed if not item.probe.works and item.probe.remedy]
+
+
+def _look_for_location(configuration: Configuration) -> list[Probed]:
+    """Take a location that knows more of this machine, in place of the country by its time zone.
+
+    Returns those that might have.
+    """
+    found, probed = working_location(configuration.host_root)
     if found is not None and configuration.location is not None:
         name, reference = found.plugin.name, found.plugin.reference
         options = configuration.location.options if name in LIVE_LOCATIONS else {}
         configuration.location = Table(LOCATION, ("location",), "location", reference, options=options)
+    return _mendable(probed) if found is None else []
 
 
 def _resolve_all(configuration: Configuration, tables: Sequence[Table]) -> list[Resolved]:
@@ -179,7 +188,7 @@ def _validated(
     given = {}
     for key, value in table.options.items():
         try:
-            given[key] = _revealed(value)
+            given[key] = value if _is_table(model, key) else _revealed(value)
         except (OSError, UnicodeDecodeError, LookupError) as error:
             problems.add_for(table, (key,), _why_not_revealed(error), plugin.origin)
             return None
@@ -196,6 +205,13 @@ def _validated(
         problems.add_for(table, (), f"its options cannot be checked: {type(error).__name__}: {error}", plugin.origin)
         return None
     return None if unknown else options
+
+
+def _is_table(model: type[BaseModel], key: str) -> bool:
+    """Whether an option is a table itself, in which `env` and `file` are keys like any other."""
+    field = model.model_fields.get(key)
+    wanted = () if field is None else (field.annotation, *get_args(field.annotation))
+    return any(get_origin(kind) in (dict, Mapping) or kind is dict for kind in wanted)
 
 
 def _ignored_options(model: type[BaseModel], given: Iterable[str]) -> list[str]:

@@ -320,9 +320,11 @@ def _apply_overrides(configuration: Configuration, overrides: Overrides) -> None
         configuration.exporters = _named_exporters(configuration.exporters, overrides.exporters)
     if overrides.containers:
         configuration.generators = configuration.generators or _default_generators()
+        written = {table.plugin.rpartition(":")[2].casefold() for table in configuration.generators}
         configuration.generators += [
             Table(GENERATOR, ("generators", name), name, name, said_by="--containers")
             for name in ("energy_kubernetes", "carbon_kubernetes")
+            if name not in written
         ]
 
 

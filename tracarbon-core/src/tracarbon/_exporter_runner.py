@@ -49,6 +49,7 @@ class ExporterRunner(Runner):
         self._in_flight: Batch | None = None
         self._leave_alone_seconds: float | None = None
         self.is_gone = False
+        self._has_given_up = False
         self._must_rest = False
 
     @property
@@ -70,7 +71,7 @@ class ExporterRunner(Runner):
 
     def undelivered(self) -> str | None:
         """Say how much is waiting, and how much of it may have arrived; `None` where nothing is."""
-        if not self.owes_something:
+        if not self.owes_something or self._has_given_up:
             return None
         in_flight = self._in_flight
         waiting = [batch for batch in (in_flight, self.mailbox.pending) if batch is not None]
@@ -79,6 +80,7 @@ class ExporterRunner(Runner):
     def give_up(self) -> str | None:
         """Count what was not delivered as dropped, and say what it was; `None` where everything was."""
         lost = self.undelivered()
+        self._has_given_up = True
         self.component.dropped_records += self.undelivered_records
         self._in_flight = None
         self.mailbox.leave()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -208,7 +208,10 @@ class Pipeline:
             for release in self.at_stop:
                 release()
         if errors:
-            raise StartupError("\n".join(errors))
+            raise StartupError("\n".join(errors)) from next(self._start_causes(), None)
+
+    def _start_causes(self) -> Iterator[Exception]:
+        return (runner.start_error for runner in self._runners if runner.start_error is not None)
 
     def _make_runners(self) -> None:
         self._exporter_runners = [self._exporter_runner(entry) for entry in self._exporters]

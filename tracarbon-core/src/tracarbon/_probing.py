@@ -97,10 +97,14 @@ def working_sensors(host_root: Path) -> tuple[list[Probed], list[Probed]]:
     return of_host[:1] + [item for item in working if _scope(item) is Scope.EXTRA], probed
 
 
-def working_location(host_root: Path) -> Probed | None:
-    """Return a location of another distribution that works here: it knows more of this machine than the time zone."""
+def working_location(host_root: Path) -> tuple[Probed | None, list[Probed]]:
+    """Return a location of another distribution that works here, and every one that was probed.
+
+    It knows more of this machine than the time zone.
+    """
     others = [plugin for plugin in installed_plugins(LOCATION) if plugin.distribution != CORE_DISTRIBUTION]
-    return next((item for item in _probe(others, host_root) if item.probe.works), None)
+    probed = _probe(others, host_root)
+    return next((item for item in probed if item.probe.works), None), probed
 
 
 def no_sensor_works(probed: Iterable[Probed]) -> str:

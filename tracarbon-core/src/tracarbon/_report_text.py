@@ -96,10 +96,13 @@ def _carbon_score(report: TracarbonReport) -> list[str]:
     embodied = totals.get("carbon_emission_embodied")
     if embodied is None or "carbon_emission_host" not in totals:
         return []
-    operational = totals["carbon_emission_host"] + totals.get("carbon_emission_overhead", 0.0)
+    tags = {tag.key: tag.value for tag in report.metric_report["carbon_emission_embodied"].metric.tags}
+    share = float(tags.get("share", 1.0))
+    operational = share * (totals["carbon_emission_host"] + totals.get("carbon_emission_overhead", 0.0))
+    of_share = "" if share == 1.0 else f" for {share:g} of the machine"
     return [
         f"SCI (ISO/IEC 21031): E x I + M = {human(operational)} + {human(embodied)} = {human(operational + embodied)} "
-        "co2g; divide by your number of functional units R"
+        f"co2g{of_share}; divide by your number of functional units R"
     ]
 
 

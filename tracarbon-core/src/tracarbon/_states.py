@@ -46,7 +46,7 @@ class Component:
     _observers: list[Callable[[Component], None]] = field(default_factory=list, repr=False)
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.name}"
+        return self.name if self.name == self.kind == "location" else f"{self.kind} {self.name}"
 
     def ok(self) -> None:
         """Note that it works."""

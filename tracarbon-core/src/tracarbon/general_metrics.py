@@ -253,7 +253,13 @@ class CarbonEmissionGenerator(MetricGenerator):
         return Metric(
             name="carbon_emission_embodied",
             value=grams,
-            tags=[Tag("platform", self.platform), Tag("units", units)],
+            tags=[
+                Tag("platform", self.platform),
+                Tag("embodied_kg", f"{embodied_kg:g}"),
+                Tag("lifetime_years", f"{lifetime_years:g}"),
+                Tag("share", f"{share:g}"),
+                Tag("units", units),
+            ],
             unit=units,
             kind=MetricKind.AMOUNT,
         )

@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, Self, TypeVar, dataclass_transform, get_origin
+from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, Self, TypeVar, dataclass_transform, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 
 from tracarbon._clock import Clock, SystemClock
@@ -41,6 +41,15 @@ class PluginOptions(BaseModel):
     """Base of every `Options`: unknown keys are refused, so that a typing error is never an option ignored."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, bool) and info.field_name is not None:
+            wanted = cls.model_fields[info.field_name].annotation
+            if bool not in (wanted, *get_args(wanted)) and {int, float} & {wanted, *get_args(wanted)}:
+                raise ValueError(f"should be a number, not {str(value).lower()}")
+        return value
 
 
 @dataclass(frozen=True, slots=True)

@@ -147,9 +147,14 @@ class _Statistics:
 
 
 class ReportRecorder:
-    """Keeps the statistics of a run: fed once per window and series, losslessly, whatever the exporters do."""
+    """Keeps the statistics of a run: fed once per window and series, losslessly, whatever the exporters do.
 
-    def __init__(self) -> None:
+    Args:
+        has_windows: whether windows follow one another, so that no series is known for longer than they are.
+    """
+
+    def __init__(self, *, has_windows: bool = True) -> None:
+        self._has_windows = has_windows
         self.started_at: float | None = None
         self.ended_at: float | None = None
         self.measured_until: float | None = None
@@ -168,7 +173,8 @@ class ReportRecorder:
                 continue
             statistics = self._statistics.get(record.name)
             if statistics is None:
-                statistics = _Statistics(record, window.ended_at, self._opened_at)
+                opened_at = self._opened_at if self._has_windows else -math.inf
+                statistics = _Statistics(record, window.ended_at, opened_at)
                 self._statistics[record.name] = statistics
             statistics.add(record, window)
             if record.name == _WITH_INTENSITY:

@@ -139,6 +139,8 @@ class DatadogExporter(Exporter):
         failure = self._failure(delivery, fault)
         if not isinstance(failure, DeliveryUnknown):
             self._delivery = None
+            if failure is not None and not any(parcel.has_arrived for parcel in delivery.parcels):
+                self._give_second_back(delivery)
             self._tell_of_dropped(delivery, is_counted=not isinstance(failure, PermanentExportError))
         if failure is not None:
             raise failure
@@ -162,8 +164,16 @@ class DatadogExporter(Exporter):
             self._seconds = self._seconds or Seconds(now)
             delivery.second = self._seconds.take(generators, ended_at, now)
             wait_seconds = min(_LONGEST_WAIT_SECONDS, seconds_until_usable(delivery.second, now))
-            await self._context.clock.sleep_until(self._context.clock.monotonic() + wait_seconds)
+            try:
+                await self._context.clock.sleep_until(self._context.clock.monotonic() + wait_seconds)
+            except BaseException:
+                self._give_second_back(delivery)
+                raise
         await self._context.run_blocking(write_all, self._transport, delivery)
+
+    def _give_second_back(self, delivery: Delivery) -> None:
+        if self._seconds is not None and self._transport.has_own_time:
+            self._seconds.give_back({record.generator for record in delivery.batch}, delivery.second)
 
     def _failure(self, delivery: Delivery, fault: NotDelivered | None) -> ExportError | None:
         if fault is not None:

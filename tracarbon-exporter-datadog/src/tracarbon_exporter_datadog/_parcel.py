@@ -56,6 +56,11 @@ class Parcel:
     progress: Progress = Progress.WAITING
     dropped: str = ""
 
+    @property
+    def has_arrived(self) -> bool:
+        """Whether there was something to send, and it has arrived."""
+        return self.progress is Progress.DONE and not self.dropped and bool(self.points)
+
     def drop(self, reason: str) -> None:
         """Give it up."""
         self.progress, self.dropped = Progress.DONE, reason

@@ -51,6 +51,11 @@ class Seconds:
                 del of_owner[next(iter(of_owner))]
         return second
 
+    def give_back(self, owners: Iterable[str], second: int) -> None:
+        """Note that a second was not used after all."""
+        for owner in owners:
+            self._taken.get(owner, {}).pop(second, None)
+
 
 def seconds_until_usable(second: int, now: float) -> float:
     """Return how long to wait until `second` may be used without being in the way of those who come later."""

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 PAGE_ITEMS: Final = 500
 """What the official tools ask for at once."""
 MOST_PAGES: Final = 1000
-MOST_BYTES: Final = 256 * 2**20
-"""Of one page: far more than 500 objects, each of which may have 1.5 MB at the utmost."""
+MOST_BYTES: Final = 32 * 2**20
+"""Of one answer: some ten times what 500 pods take, and metrics of 30,000. More would not fit into a small pod."""
 _CHUNK_BYTES: Final = 2**20
 _METRICS_GROUP: Final = "metrics.k8s.io"
 

@@ -33,7 +33,9 @@ class CgroupReader:
             for each reading, which takes some ten times longer.
     """
 
-    def __init__(self, host_root: Path, cgroup_root: Path | None = None, *, max_descriptors: int | None = None) -> None:
+    def __init__(
+        self, host_root: Path, cgroup_root: str | Path | None = None, *, max_descriptors: int | None = None
+    ) -> None:
         self._host_root = host_root
         self._cgroup_root = cgroup_root
         if max_descriptors is None:

@@ -5,7 +5,11 @@ Importing the client costs 43 MB and 0.4 s.
 
 from __future__ import annotations
 
+import logging
 import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,10 +37,11 @@ def connect(kubeconfig: str | None, context: str | None, service_account: Path) 
 
     configuration = Configuration()
     try:
-        if kubeconfig is None and context is None and is_in_cluster(service_account):
-            _load_service_account(configuration, service_account)
-        else:
-            _load_file(configuration, kubeconfig, context)
+        with _plugins_that_fail():
+            if kubeconfig is None and context is None and is_in_cluster(service_account):
+                _load_service_account(configuration, service_account)
+            else:
+                _load_file(configuration, kubeconfig, context)
         configuration.retries = False
         return ApiClient(configuration)
     except ApiUnconfigured:
@@ -58,13 +63,44 @@ def authorisation(client: ApiClient) -> dict[str, str]:
         ApiUnconfigured: they cannot be had any more.
     """
     try:
-        settings: dict[str, Any] = client.configuration.auth_settings()
+        with _plugins_that_fail():
+            settings: dict[str, Any] = client.configuration.auth_settings()
+    except ApiUnconfigured:
+        raise
     except Exception as error:
         fault = error
     else:
         values = {each["key"]: each["value"] for each in settings.values() if each["in"] == "header"}
         return {key: value.strip() for key, value in values.items() if value}
     raise ApiUnconfigured(f"the credentials cannot be renewed: {_words(fault)}")
+
+
+@contextmanager
+def _plugins_that_fail() -> Iterator[None]:
+    """Raise where a credential plugin fails: the client only logs it, with what the plugin said, and goes on without.
+
+    Raises:
+        ApiUnconfigured: one has failed.
+    """
+    said: list[str] = []
+    thread = threading.get_ident()
+
+    def keep(record: logging.LogRecord) -> bool:
+        if record.thread != thread:
+            return True
+        said.append(record.getMessage())
+        return False
+
+    root, handler = logging.getLogger(), logging.NullHandler()
+    root.addHandler(handler)  # without any, the client's first word would set up logging for the whole process
+    root.addFilter(keep)
+    try:
+        yield
+    finally:
+        root.removeFilter(keep)
+        root.removeHandler(handler)
+    if any(text.startswith("exec:") for text in said):
+        raise ApiUnconfigured("the credential plugin (exec) of the kubeconfig fails: run it by hand to see why")
 
 
 def _load_service_account(configuration: Configuration, folder: Path) -> None:

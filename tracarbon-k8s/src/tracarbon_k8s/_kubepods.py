@@ -44,17 +44,18 @@ class Kubepods(NamedTuple):
     memory_name: str = "memory.current"
 
 
-def find_kubepods(host_root: Path, cgroup_root: Path | None = None) -> Kubepods:
+def find_kubepods(host_root: Path, cgroup_root: str | Path | None = None) -> Kubepods:
     """Find the cgroup of all pods. Where there are several, the one that has pods, and then the highest, is taken.
 
     Args:
         host_root: where the node's file system is seen, `/` outside a container.
-        cgroup_root: where to look instead of `sys/fs/cgroup` below it: the cgroup of all pods itself, or one above it.
+        cgroup_root: where to look: the cgroup of all pods itself, or one above it. A path on the node, such as
+            `/sys/fs/cgroup/kubepods`, or in its cgroups, as the kubelet has it, such as `/kubepods`.
 
     Raises:
         CgroupError: there is none.
     """
-    root = cgroup_root or _hierarchy(host_root / _MOUNT)
+    root = _hierarchy(host_root / _MOUNT) if cgroup_root is None else _given(host_root, Path(cgroup_root))
     try:
         found = min(_kubepods_below(root), key=lambda place: not _has_pods(place), default=None)
     except OSError as error:
@@ -90,6 +91,18 @@ def container_id(name: str) -> str | None:
     """
     match = _CONTAINER.fullmatch(name)
     return match["id"] if match and "conmon" not in (match["runtime"] or "") else None
+
+
+def _given(host_root: Path, cgroup_root: Path) -> Path:
+    """Return the folder that a path names, which is one of the node's, whether or not its root is in it."""
+    if cgroup_root.is_relative_to(host_root) and cgroup_root.is_dir():
+        return cgroup_root
+    inside = cgroup_root.relative_to(cgroup_root.anchor)
+    mounts = (host_root, host_root / _MOUNT / "unified", host_root / _MOUNT)
+    for root in (mount / inside for mount in mounts):
+        if root.is_dir():
+            return root
+    raise CgroupError(f"{cgroup_root}: there is no such folder in {host_root}, nor in {host_root / _MOUNT}. {_HELP}")
 
 
 def _hierarchy(mount: Path) -> Path:

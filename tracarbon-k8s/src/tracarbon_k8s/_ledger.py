@@ -19,6 +19,8 @@ from tracarbon_k8s._usage import (
 )
 
 _usage = tuple.__new__  # at half the cost of calling the class, of which there may be a thousand objects in each window
+_SKEW_SECONDS = 1e-3
+"""A whole is read a moment after its parts: what it has beyond them in that moment is theirs, and nobody else's."""
 _NOTHING = 1e-9  # seconds: counters move in microseconds, so less is what is left of rounding
 
 
@@ -75,13 +77,17 @@ class Ledger:
         self._pending = _Reading(node, cgroups)
         return _node_usage(base.node, node, _workloads(base.cgroups or cgroups, cgroups, resolve))
 
-    def usage_of_rates(self, rates: Iterable[Rate], window_seconds: float, node: NodeCounters) -> NodeUsage:
+    def usage_of_rates(
+        self, rates: Iterable[Rate], window_seconds: float, node: NodeCounters, *, are_all: bool = True
+    ) -> NodeUsage:
         """Return what was used in a window according to rates; more than the node's busy time cannot have been.
 
         Args:
             rates: of each workload.
             window_seconds: of the window.
             node: the node's counters at its end.
+            are_all: whether the rates are of all pods: what is beyond them may else be a pod's as well as the system's,
+                and so is nobody's by name.
         """
         self._pending = _Reading(node, None)
         base = (self._base or self._pending).node
@@ -94,6 +100,11 @@ class Ledger:
             WorkloadUsage(who.workload, max(0.0, cores) * seconds_per_core, memory, who.cpu_request, who.gpus)
             for who, cores, memory in rates
         ]
+        if not are_all:
+            left = max(0.0, busy - fsum(workload.cpu_seconds for workload in workloads))
+            used_bytes = (base.memory_used_bytes + node.memory_used_bytes) / 2
+            known_bytes = fsum(workload.memory_bytes or 0.0 for workload in workloads)
+            workloads.append(WorkloadUsage(None, left, max(0.0, used_bytes - known_bytes)))
         return _node_usage(base, node, workloads)
 
 
@@ -133,6 +144,15 @@ def _seconds(base: CgroupReading, now: CgroupReading, named: Collection[Containe
     containers, new_containers = _moved(base.containers.cpu_seconds, now.containers.cpu_seconds)
     nobodys = _fit(pods, pods, whole[""], new_pods)
     _take(containers, named, pods, new_containers)
+    for key in named:
+        own = pods[key[0]]
+        if 0.0 < own < _SKEW_SECONDS and containers[key] > 0.0:
+            containers[key] += own
+            pods[key[0]] = 0.0
+    if 0.0 < nobodys < _SKEW_SECONDS and pods:
+        busiest = max(pods, key=pods.__getitem__)
+        pods[busiest] += nobodys
+        nobodys = 0.0
     return containers, pods, nobodys
 
 

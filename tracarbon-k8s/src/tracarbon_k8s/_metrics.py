@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote
 
 from tracarbon_k8s import _bodies as bodies
 from tracarbon_k8s._api import Api
-from tracarbon_k8s._errors import ApiGarbled
+from tracarbon_k8s._errors import ApiDenied, ApiGarbled
 from tracarbon_k8s._quantities import quantity
 
 GROUP: Final = "metrics.k8s.io"
@@ -55,7 +55,12 @@ class ContainerUsage:
 
 
 def read_metrics(
-    api: Api, namespaces: Sequence[str] | None = None, *, group: str = GROUP, version: str = VERSION
+    api: Api,
+    namespaces: Sequence[str] | None = None,
+    *,
+    group: str = GROUP,
+    version: str = VERSION,
+    on_fault: Callable[[str], object] | None = None,
 ) -> list[ContainerUsage]:
     """Return what all containers of the cluster use, whatever their node: that is not in the answer. Blocks.
 
@@ -64,6 +69,8 @@ def read_metrics(
         namespaces: those to look at, with a list of each; `None`: all, with one list.
         group: of the metrics API.
         version: of the metrics API.
+        on_fault: told of a namespace that must not be read, and of figures that make no sense; what there is besides is
+            returned. Without it, these are raised.
 
     Raises:
         ApiError: they cannot be read; `ApiAbsent` where there is no metrics-server.
@@ -71,32 +78,59 @@ def read_metrics(
     paths = [f"/apis/{group}/{version}/pods"]
     if namespaces is not None:
         paths = [f"/apis/{group}/{version}/namespaces/{quote(each, safe='')}/pods" for each in namespaces]
-    return [usage for path in paths for usage in usages_of(api.get_pages(path, {}, bodies.decode_pod_metrics))]
+    found: list[ContainerUsage] = []
+    for path in paths:
+        try:
+            found += usages_of(api.get_pages(path, {}, bodies.decode_pod_metrics), on_fault)
+        except ApiDenied as error:
+            if on_fault is None or namespaces is None:
+                raise
+            on_fault(str(error))
+    return found
 
 
-def usages_of(pages: Iterable[bodies.PodMetricsList]) -> Iterator[ContainerUsage]:
-    """Yield what all containers on some pages use.
+def usages_of(
+    pages: Iterable[bodies.PodMetricsList], on_fault: Callable[[str], object] | None = None
+) -> list[ContainerUsage]:
+    """Return what all containers on some pages use.
+
+    Args:
+        pages: of metrics.
+        on_fault: told of a pod that says no quantity, or no duration; it is left out. Without it, this is raised.
 
     Raises:
         ApiGarbled: something is no quantity, or no duration.
     """
-    return (usage for page in pages for pod in page.items or () for usage in _usages(pod))
+    found: list[ContainerUsage] = []
+    for page in pages:
+        for pod in page.items or ():
+            try:
+                found += _usages(pod)
+            except ValueError as error:
+                fault = f"metrics of pod {pod.metadata.namespace}/{pod.metadata.name}: {error}"
+                if on_fault is None:
+                    raise ApiGarbled(fault) from None
+                on_fault(fault)
+    return found
 
 
-def _usages(pod: bodies.PodMetrics) -> Iterator[ContainerUsage]:
+def _usages(pod: bodies.PodMetrics) -> list[ContainerUsage]:
     namespace, name = pod.metadata.namespace, pod.metadata.name
-    try:
-        measured_at, window_seconds = pod.timestamp.timestamp(), seconds_of(pod.window)
-        for container in pod.containers or ():
-            cpu, memory = container.usage.cpu, container.usage.memory
-            if cpu is not None and memory is not None:  # what is unknown is left out, and not 0
-                used = quantity(cpu), quantity(memory)
-                yield ContainerUsage(namespace, name, container.name, *used, measured_at, window_seconds)
-    except ValueError as error:
-        fault = str(error)
-    else:
-        return
-    raise ApiGarbled(f"metrics of pod {namespace}/{name}: {fault}")
+    measured_at, window_seconds = pod.timestamp.timestamp(), seconds_of(pod.window)
+    found = []
+    for container in pod.containers or ():
+        cpu, memory = container.usage.cpu, container.usage.memory
+        if cpu is not None and memory is not None:  # what is unknown is left out, and not 0
+            used = _amount(cpu), _amount(memory)
+            found.append(ContainerUsage(namespace, name, container.name, *used, measured_at, window_seconds))
+    return found
+
+
+def _amount(text: str) -> float:
+    amount = quantity(text)
+    if amount < 0:
+        raise ValueError(f"{text[:80]!r} is less than nothing")
+    return amount
 
 
 def seconds_of(duration: str) -> float:

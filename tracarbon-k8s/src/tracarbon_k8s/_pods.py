@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from tracarbon_k8s import _bodies as bodies
 from tracarbon_k8s._api import Api
-from tracarbon_k8s._errors import ApiDenied, ApiGarbled
+from tracarbon_k8s._errors import ApiDenied
 from tracarbon_k8s._quantities import quantity
 from tracarbon_k8s._usage import ContainerKey, Workload
 
@@ -149,8 +149,6 @@ def known_by(pages: Iterable[bodies.PodList], labels: Sequence[str] = ()) -> dic
         pages: of pods.
         labels: those of interest, sorted.
 
-    Raises:
-        ApiGarbled: a request is no quantity.
     """
     found: dict[Key, Known] = {}
     for page in pages:
@@ -229,15 +227,15 @@ def _requests(pod: bodies.Pod) -> dict[str, float]:
     for container in (*(pod.spec.containers or ()), *(pod.spec.init_containers or ())):
         asked = container.resources and container.resources.requests and container.resources.requests.cpu
         if asked:
-            found[container.name] = _cores(asked, pod.metadata)
+            found[container.name] = _cores(asked)
     return found
 
 
-def _cores(asked: str, metadata: bodies.PodMetadata) -> float:
+def _cores(asked: str) -> float:
     try:
         return quantity(asked)
-    except ValueError as error:
-        raise ApiGarbled(f"pod {metadata.namespace}/{metadata.name}: {error}") from None
+    except ValueError:
+        return 0.0  # the names of all the others are worth more
 
 
 def _statuses(status: bodies.PodStatus) -> Iterator[bodies.ContainerStatus]:

@@ -17,11 +17,11 @@ from tracarbon.plugin import PluginContext
 
 from tracarbon_k8s._attribution import IdlePolicy, attribute
 from tracarbon_k8s._ledger import Ledger
-from tracarbon_k8s._series import Components, Pairs, Series, amounts_of, grams_of, joules_of
 from tracarbon_k8s._usage import NodeUsage
 from tracarbon_k8s.containers import Kubernetes
 from tracarbon_k8s.node import Node, Reading, node_of
 from tracarbon_k8s.options import KubernetesOptions
+from tracarbon_k8s.series import Components, Pairs, Series, amounts_of, grams_of, joules_of
 
 
 class _KubernetesGenerator(MetricGenerator):
@@ -42,7 +42,7 @@ class _KubernetesGenerator(MetricGenerator):
 
     def __post_init__(self) -> None:
         options = self.options or KubernetesOptions(usage="cgroup" if self.kubernetes is None else "metrics-api")
-        self._idle: IdlePolicy = options.idle
+        self._idle = IdlePolicy(options.idle)
         self._settings = options
         self._context: PluginContext | None = None
         self._node: Node | None = None
@@ -91,7 +91,7 @@ class _KubernetesGenerator(MetricGenerator):
     def _used(self, reading: Reading, node: Node, seconds: float) -> NodeUsage:
         if reading.cgroups is not None:
             return self._ledger.usage(reading.cgroups, reading.counters, node.resolve)
-        return self._ledger.usage_of_rates(reading.rates, seconds, reading.counters)
+        return self._ledger.usage_of_rates(reading.rates, seconds, reading.counters, are_all=reading.has_all_rates)
 
     def _metrics(
         self, components: Components, energy: EnergyUsage | None, usage: NodeUsage, seconds: float, details: Pairs

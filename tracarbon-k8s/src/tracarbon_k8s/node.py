@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from weakref import WeakKeyDictionary
 
 import anyio
@@ -12,12 +11,11 @@ from tracarbon.exceptions import TracarbonException
 from tracarbon.plugin import PluginContext
 
 from tracarbon_k8s._api import Api
-from tracarbon_k8s._attribution import IdlePolicy
 from tracarbon_k8s._cgroups import CgroupError, CgroupReader
 from tracarbon_k8s._errors import ApiError, ApiUnconfigured
 from tracarbon_k8s._host import HostError, HostReader
 from tracarbon_k8s._ledger import Rate
-from tracarbon_k8s._metrics import ContainerUsage, read_metrics
+from tracarbon_k8s._metrics import GROUP, VERSION, ContainerUsage, read_metrics
 from tracarbon_k8s._pod_resources import Holder, PodResourcesError, cards_by_holder
 from tracarbon_k8s._pods import Known, PodDirectory
 from tracarbon_k8s._usage import CgroupReading, ContainerKey, Identity, NodeCounters
@@ -40,6 +38,7 @@ class Reading:
         counters: the node's own.
         cgroups: those of its pods, where usage comes from there.
         rates: what its containers use, where usage comes from the metrics API.
+        has_all_rates: whether they are of all its pods.
         problems: what is not wholly right, for humans.
     """
 
@@ -47,6 +46,7 @@ class Reading:
     counters: NodeCounters
     cgroups: CgroupReading | None
     rates: Sequence[Rate]
+    has_all_rates: bool
     problems: tuple[str, ...]
 
 
@@ -74,8 +74,7 @@ class Node:
         self._host = HostReader(context.host_root)
         self._cgroups: CgroupReader | None = None
         if options.usage == "cgroup":
-            root = Path(options.cgroup_root) if options.cgroup_root else None
-            self._cgroups = CgroupReader(context.host_root, root)
+            self._cgroups = CgroupReader(context.host_root, options.cgroup_root)
         self._cluster = _Cluster(options, context.clock.monotonic, kubernetes)
         self._is_asking = False
         self._users = 0
@@ -136,7 +135,8 @@ class Node:
             except (CgroupError, HostError) as error:
                 raise TracarbonException(str(error)) from None
             problems = await self._ask(patience_seconds)
-            self._latest = Reading(at, counters, cgroups, self._cluster.rates(self._clock.time()), problems)
+            rates, has_all = self._cluster.rates(self._clock.time())
+            self._latest = Reading(at, counters, cgroups, rates, has_all and not self._is_asking, problems)
             return self._latest
 
     def _is_of_now(self, latest: Reading, is_entering: bool) -> bool:
@@ -156,7 +156,8 @@ class Node:
             with self._clock.timeout(patience_seconds):
                 await self._asking.run_blocking(self._ask_now)
         if self._is_asking:
-            return ("the API server has not answered yet: names are those of before",)
+            known = "names are those of before" if self._cluster.has_names else "no pod has a name"
+            return (f"the API server has not answered yet: {known}",)
         return self._cluster.problems(self._clock.time())
 
     def _ask_now(self) -> None:
@@ -184,6 +185,7 @@ class _Cluster:
             )
         self._options = options
         self._kubernetes = kubernetes
+        self._node_name = node_name
         self._namespaces = options.namespaces if kubernetes is None else kubernetes.namespaces
         self._api = (
             Api(kubeconfig=options.kubeconfig, context=options.context, timeout_seconds=options.timeout_seconds)
@@ -195,17 +197,24 @@ class _Cluster:
         )
         self._usages: Sequence[ContainerUsage] = ()
         self._cards: Mapping[Holder, tuple[str, ...]] = {}
-        self._faults: tuple[str, ...] = ()
+        self._faults: Sequence[str] = ()
         self.unconfigured: ApiUnconfigured | None = None
         self.wants_cards = False
 
+    @property
+    def has_names(self) -> bool:
+        """Whether anybody is known by name."""
+        return len(self._directory) > 0
+
     def ask(self) -> None:
         """Ask for names, and for what the options want besides. What fails is a problem, and what was known stays."""
-        self.unconfigured = None
-        asked = [self._ask_names, *([self._ask_usage] if self._options.usage == "metrics-api" else [])]
-        asked += [self._ask_cards] if self.wants_cards else []
-        faults = [fault for ask in asked if (fault := ask()) is not None]
-        self._faults = tuple(dict.fromkeys(faults))
+        self.unconfigured, faults = None, dict[str, None]()
+        self._ask_names(faults.setdefault)
+        if self._options.usage == "metrics-api":
+            self._ask_usage(faults.setdefault)
+        if self.wants_cards:
+            self._ask_cards(faults.setdefault)
+        self._faults = list(faults)
 
     def problems(self, now: float) -> tuple[str, ...]:
         """Return what is not wholly right.
@@ -214,16 +223,18 @@ class _Cluster:
             now: seconds since 1970.
         """
         stale = sum(usage.is_stale(now) for usage, _ in self._here())
-        said = (f"what {stale} containers use is too old to be of use: see to metrics-server",) if stale else ()
-        return self._faults + said
+        said = [f"what {stale} containers use is too old to be of use: see to metrics-server"] if stale else []
+        return (*self._faults, *said)
 
-    def rates(self, now: float) -> list[Rate]:
-        """Return what the containers of this node use, as far as that is not too old."""
-        return [
+    def rates(self, now: float) -> tuple[list[Rate], bool]:
+        """Return what the containers of this node use, as far as that is not too old, and whether these are all."""
+        here = list(self._here())
+        rates = [
             Rate(self._identity(known), usage.cpu_cores, usage.memory_bytes)
-            for usage, known in self._here()
+            for usage, known in here
             if not usage.is_stale(now)
         ]
+        return rates, self._namespaces is None and not self._faults and len(rates) == len(here) > 0
 
     def _here(self) -> Iterator[tuple[ContainerUsage, Known]]:
         """Yield what the containers of this node use: the metrics API tells of all nodes."""
@@ -249,38 +260,31 @@ class _Cluster:
         cards = self._cards.get((workload.namespace, workload.pod, workload.container), ()) if self._cards else ()
         return Identity(workload, cpu_request, cards)
 
-    def _ask_names(self) -> str | None:
+    def _ask_names(self, on_fault: Callable[[str], object]) -> None:
         try:
             self._directory.refresh()
-        except ApiUnconfigured as error:
-            self.unconfigured = error
-            return str(error)
         except ApiError as error:
-            return str(error)
-        return None
+            self.unconfigured = error if isinstance(error, ApiUnconfigured) else None
+            on_fault(str(error))
+        else:
+            if not self.has_names and self._namespaces is None:
+                on_fault(f"the API server knows no pod of the node {self._node_name!r}: see that this is its name")
 
-    def _ask_usage(self) -> str | None:
-        kubernetes = self._kubernetes
+    def _ask_usage(self, on_fault: Callable[[str], object]) -> None:
+        group, version = (self._kubernetes.group, self._kubernetes.version) if self._kubernetes else (GROUP, VERSION)
         try:
-            if kubernetes is None:
-                self._usages = read_metrics(self._api, self._namespaces)
-            else:
-                self._usages = read_metrics(
-                    self._api, self._namespaces, group=kubernetes.group, version=kubernetes.version
-                )
+            self._usages = read_metrics(self._api, self._namespaces, group=group, version=version, on_fault=on_fault)
         except ApiError as error:
-            return str(error)
-        return None
+            on_fault(str(error))
 
-    def _ask_cards(self) -> str | None:
+    def _ask_cards(self, on_fault: Callable[[str], object]) -> None:
         try:
             self._cards = cards_by_holder(self._options.pod_resources_socket) or {}
         except PodResourcesError as error:
-            return str(error)
-        return None
+            on_fault(str(error))
 
 
-_nodes: WeakKeyDictionary[object, dict[KubernetesOptions, Node]] = WeakKeyDictionary()
+_nodes: WeakKeyDictionary[object, dict[str, Node]] = WeakKeyDictionary()
 
 
 def node_of(options: KubernetesOptions, context: PluginContext) -> Node:
@@ -289,11 +293,11 @@ def node_of(options: KubernetesOptions, context: PluginContext) -> Node:
     Raises:
         TracarbonException: nobody says which node this is.
     """
-    key = options.model_copy(update={"idle": IdlePolicy.SEPARATE})
+    key = options.model_dump_json(exclude={"idle"})
     try:
         nodes = _nodes.setdefault(context.components, {})
     except TypeError:  # no pipeline
-        return Node(key, context)
+        return Node(options, context)
     if key not in nodes:
-        nodes[key] = Node(key, context)
+        nodes[key] = Node(options, context)
     return nodes[key]

@@ -8,13 +8,13 @@ from typing import Annotated, Literal, Self, TypeAlias
 from pydantic import Field, model_validator
 from tracarbon.plugin import PluginOptions
 
-from tracarbon_k8s._attribution import IdlePolicy
 from tracarbon_k8s._pod_resources import SOCKET
 
 UsageSource: TypeAlias = Literal["cgroup", "metrics-api"]
 
 _LABEL = re.compile(r"([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
-Name: TypeAlias = Annotated[str, Field(min_length=1, max_length=253)]
+Namespace: TypeAlias = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+NodeName: TypeAlias = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")]
 
 
 class KubernetesOptions(PluginOptions):
@@ -24,18 +24,18 @@ class KubernetesOptions(PluginOptions):
         default="cgroup",
         description="where usage comes from: the node's own cgroups (cgroup), or metrics-server (metrics-api)",
     )
-    idle: IdlePolicy = Field(
-        default=IdlePolicy.SEPARATE,
+    idle: Literal["separate", "by-request", "evenly"] = Field(
+        default="separate",
         description="who gets the energy of idle processors, free memory, and the rest of the machine: a series of its "
         "own (separate), or the containers, by-request or evenly",
     )
-    namespaces: tuple[Name, ...] | None = Field(
+    namespaces: list[Namespace] | None = Field(
         default=None, min_length=1, description="namespaces whose pods are named; default: all. Others are unattributed"
     )
-    node_name: Name | None = Field(
+    node_name: NodeName | None = Field(
         default=None, description="this node; default: NODE_NAME, or TRACARBON_KUBERNETES_NODE_NAME"
     )
-    pod_labels: tuple[Name, ...] = Field(default=(), description="labels of pods that become tags, such as app")
+    pod_labels: list[str] = Field(default=[], description="labels of pods that become tags, such as app")
     kubeconfig: str | None = Field(
         default=None, min_length=1, description="file that says which cluster; default: the pod's own, else the user's"
     )
@@ -43,7 +43,7 @@ class KubernetesOptions(PluginOptions):
     cgroup_root: str | None = Field(
         default=None,
         min_length=1,
-        description="cgroup of all pods, or one above it; found by default",
+        description="cgroup of all pods, or one above it, as the host or the kubelet calls it; found by default",
     )
     pod_resources_socket: str = Field(
         default=SOCKET, min_length=1, description="the kubelet's socket that says which pod holds which graphics card"

@@ -73,7 +73,7 @@ def _file_text(host_root: Path, path: Path) -> str:
 
 
 def _location(host_root: Path) -> str:
-    other = working_location(host_root)
+    other, _ = working_location(host_root)
     if other is not None:
         return _OTHER_LOCATION.format(name=other.plugin.name, reason=other.probe.reason)
     country = next((item for item in probe_plugins(LOCATION, host_root) if item.plugin.name == "country"), None)

@@ -174,7 +174,7 @@ class Exporter(Plugin, ABC):
 
     def _own_recorder(self) -> ReportRecorder:
         # A subclass may have an `__init__` that does not call ours.
-        recorder: ReportRecorder = vars(self).setdefault("_recorder", ReportRecorder())
+        recorder: ReportRecorder = vars(self).setdefault("_recorder", ReportRecorder(has_windows=False))
         return recorder
 
     def _add_to_report(self, batch: Batch) -> None:

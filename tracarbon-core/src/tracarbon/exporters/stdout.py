@@ -7,6 +7,8 @@ import select
 import stat
 import sys
 import time
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, Self
@@ -20,7 +22,8 @@ from tracarbon.exporters.exporter import Batch, Exporter, Record
 from tracarbon.metrics import Tag
 from tracarbon.plugin import PluginContext, PluginOptions
 
-_NAME_WIDTH = 36
+_NAME_WIDTH = 35
+_SAID = frozenset({"sensor", "fidelity", "location"})
 _MOST_SERIES = 20_000
 _AT_ONCE_BYTES: int = getattr(select, "PIPE_BUF", 512)
 """What a pipe that is writable at all takes without blocking."""
@@ -166,11 +169,26 @@ class _Lines:
     def __init__(self, is_colored: bool) -> None:
         self._dim, self._bold, self._plain = ("\x1b[2m", "\x1b[1m", "\x1b[0m") if is_colored else ("", "", "")
         self._known: dict[tuple[str, tuple[Tag, ...]], tuple[str, str, str]] = {}
+        self._telling: defaultdict[str, set[str]] = defaultdict(set)
 
     def render(self, batch: Batch, prefix: str | None) -> bytes:
         instant = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(batch.window.ended_at))
-        lines = [self._line(record, instant, prefix) for record in batch if batch.is_current(record)]
-        return "".join(lines).encode("utf-8", "backslashreplace")
+        records = [record for record in batch if batch.is_current(record)]
+        if len(records) > len({record.name for record in records}):
+            self._tell_apart(records)
+        return "".join([self._line(record, instant, prefix) for record in records]).encode("utf-8", "backslashreplace")
+
+    def _tell_apart(self, records: Sequence[Record]) -> None:
+        """Find the keys of the tags in which the series of one name differ: such as pods, and cards."""
+        by_name: dict[str, list[Record]] = defaultdict(list)
+        for record in records:
+            by_name[record.name].append(record)
+        for name, alike in by_name.items():
+            common = set(alike[0].tags).intersection(*(record.tags for record in alike[1:]))
+            keys = {tag.key for record in alike for tag in record.tags if tag not in common} - _SAID
+            if not keys <= self._telling[name]:
+                self._telling[name] |= keys
+                self._known.clear()
 
     def _line(self, record: Record, instant: str, prefix: str | None) -> str:
         known = self._known.get((record.name, record.tags))
@@ -189,8 +207,10 @@ class _Lines:
         tags = {tag.key: tag.value for tag in record.tags}
         fidelity = f", {tags['fidelity']} by {tags['sensor']}" if "fidelity" in tags and "sensor" in tags else ""
         place = f", {tags['location']}" if "source" in tags else ""
+        telling = [f"{key} {tags[key]}" for key in tags if key in self._telling[record.name]]
+        which = f", of {', '.join(telling)}" if telling else ""
         name, unit = _printable(record.format_name(prefix)), _printable(record.unit or "")
-        known = (f"{name:<{_NAME_WIDTH}}", f"{unit:<6}", _printable(fidelity + place))
+        known = (f"{name:<{_NAME_WIDTH}} ", f"{unit:<6}", _printable(fidelity + place + which))
         self._known[record.name, record.tags] = known
         return known
 

@@ -376,18 +376,29 @@ class Country(Location):
         if reading is not None and reading.is_newest:
             self._context.component.ok()
         else:
-            held = "the yearly average" if reading is None else "the last known one"
+            average = self._average_of_place()
+            held = f"the {average.kind}" if reading is None and average is not None else "the last known one"
+            used = "" if reading is None and average is None else f"; {held} is used"
             fault = feed.fault or "there is no answer yet"
-            self._context.component.degraded(f"no live carbon intensity: {fault}; {held} is used")
+            self._context.component.degraded(f"no live carbon intensity: {fault}{used}")
 
     def _fallback(self, fault: str) -> Figure:
+        average = self._average_of_place()
+        if average is None:
+            raise TracarbonException(
+                f"no carbon intensity is known for {self.name!r}: no live one ({fault}), and no yearly average"
+            )
+        return average
+
+    def _average_of_place(self) -> Figure | None:
+        """Return the average of the country, for a zone that is a part of one (`US-CAL-CISO`) as well."""
         if self._average is None:
-            factor = find_factor(self.name)
-            if factor is None:
-                raise TracarbonException(
-                    f"no carbon intensity is known for {self.name!r}: no live one ({fault}), and no yearly average"
-                )
-            self._average = _yearly_average(factor)
+            country = self.name.partition("-")[0]
+            if (factor := find_factor(self.name)) is not None:
+                self._average = _yearly_average(factor)
+            elif country != self.name and (factor := find_factor(country)) is not None:
+                whole = _yearly_average(factor)
+                self._average = Figure(whole.co2g_per_kwh, f"{whole.kind} of {country.lower()}", whole.date)
         return self._average
 
     async def _ask(self) -> Figure:
