@@ -16,7 +16,9 @@ import anyio
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kubernetes.client import ApiClient, Configuration, CustomObjectsApi
 from tracarbon._states import Components
+from tracarbon.emissions.carbon_emissions import CarbonEmission
 from tracarbon.exceptions import TracarbonException
 from tracarbon.exporters.exporter import Metric, MetricGenerator
 from tracarbon.hardwares.energy import Device, DeviceUsage, EnergyUsage, Scope, UsageType
@@ -25,11 +27,13 @@ from tracarbon.testing import FixedLocation, FixedSensor, ManualClock
 from tracarbon_k8s import (
     CarbonEmissionKubernetesGenerator,
     EnergyConsumptionKubernetesGenerator,
+    Kubernetes,
     KubernetesOptions,
     node,
 )
 
 from tests.k8s.api_server import (
+    TOKEN,
     Server,
     made_metrics,
     made_pod,
@@ -402,6 +406,30 @@ async def test_usage_of_the_metrics_api(rig: Rig) -> None:
         rig.tick()
         check(await generated(energy), rig.meter.watts)
         assert any("metrics-server is not installed" in problem for problem in energy.problems)
+
+
+async def test_as_documented_over_a_client_of_ones_own(rig: Rig) -> None:
+    """Without a pipeline, and without an `async with`."""
+    pods = [made_pod("web-1", containers={"web": "1"}), made_pod("far", node="other", containers={"far": "2"})]
+    rig.machine.cluster.pods = pods
+    rig.machine.cluster.metrics = [made_metrics(pod, "500m") for pod in pods]
+    for metrics in rig.machine.cluster.metrics:
+        metrics["timestamp"] = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    configuration = Configuration(host=rig.server.url)
+    configuration.api_key["authorization"] = f"Bearer {TOKEN}"
+    with ApiClient(configuration) as client:
+        kubernetes = Kubernetes(api=CustomObjectsApi(client), node_name=NODE)
+        place = {"location": FixedLocation(), "kubernetes": kubernetes}
+        emission = CarbonEmission(location=FixedLocation(), energy_consumption=rig.meter)
+        for generator in (
+            EnergyConsumptionKubernetesGenerator(energy_consumption=rig.meter, **place),
+            CarbonEmissionKubernetesGenerator(carbon_emission=emission, **place),
+        ):
+            metrics = await generated(generator)
+            assert "web" in by_container(metrics)
+            assert "far" not in by_container(metrics)
+            await generator.__aexit__(None, None, None)
+        check(metrics, grams_of(rig.meter))
 
 
 async def test_one_whose_figures_make_no_sense_takes_nothing_from_the_others(rig: Rig) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import re
 import shlex
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from tracarbon._discovery import KINDS, InstalledPlugin, installed_plugins, load_plugin
@@ -107,12 +108,21 @@ def _options(loaded: Any) -> str:
 
 
 def _option_row(name: str, field: FieldInfo) -> tuple[str, str, str, str]:
-    kind = field.annotation.__name__ if isinstance(field.annotation, type) else str(field.annotation)
     default = "required" if field.is_required() else repr(field.get_default(call_default_factory=False))
-    return f"  {name}", _without_modules(kind), default, field.description or ""
+    return f"  {name}", _kind_in_words(field.annotation), default, field.description or ""
 
 
-def _without_modules(annotation: str) -> str:
-    bare = re.sub(r"[\w.]+\.(\w+)", r"\1", annotation).replace("SecretStr", "secret")
-    bare = re.sub(r"Annotated\[(\w+), .*?\)\]", r"\1", bare)
-    return re.sub(r"^Optional\[(.*)\]$", r"\1 | None", bare)
+def _kind_in_words(annotation: Any) -> str:
+    """Return a type as a user may read it: without modules, and without what constrains it."""
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _kind_in_words(parts[0])
+    if origin in (Union, UnionType):
+        return " | ".join(map(_kind_in_words, parts))
+    if origin is Literal:
+        return f"Literal[{', '.join(map(repr, parts))}]"
+    if origin is not None:
+        return f"{origin.__name__}[{', '.join(map(_kind_in_words, parts))}]"
+    if annotation is NoneType or annotation is Ellipsis:
+        return "None" if annotation is NoneType else "..."
+    return "secret" if annotation is SecretStr else getattr(annotation, "__name__", str(annotation))
