@@ -181,6 +181,7 @@ def test_what_is_missing_is_said_before_the_start(
     done = run("run", "--containers", "--country", "fr", "--duration", "200ms", cwd=tmp_path, env=env)
     assert done.status == 2, done.stdout
     assert said in done.stderr
+    assert "WARNING" not in done.stderr, "it is said once"
     assert "Traceback" not in done.stderr
 
 

@@ -145,7 +145,8 @@ class Runner(ABC):
     def failed(self, error: BaseException) -> None:
         """Note that a call into the plugin failed."""
         self._failures += 1
-        self.component.failed(describe(error))
+        keeps_from_starting = self.start_error is not None and not self.optional and not self.settled.is_set()
+        self.component.failed(describe(error), is_raised=keeps_from_starting)
         logger.debug("%s", self.component, exc_info=error)
 
     def succeeded(self, problems: str = "") -> None:

@@ -57,22 +57,22 @@ class Component:
         """Note that it works, but not wholly."""
         self._change(ComponentState.DEGRADED, reason)
 
-    def failed(self, reason: str) -> None:
-        """Note that it does not work."""
+    def failed(self, reason: str, *, is_raised: bool = False) -> None:
+        """Note that it does not work; where that is raised as well, it is not logged."""
         self.failures += 1
-        self._change(ComponentState.FAILED, reason)
+        self._change(ComponentState.FAILED, reason, logging.DEBUG if is_raised else logging.WARNING)
 
     def stopped(self) -> None:
         """Note that it ended as it should."""
         self._change(ComponentState.STOPPED, "")
 
-    def _change(self, state: ComponentState, reason: str) -> None:
+    def _change(self, state: ComponentState, reason: str, level: int = logging.WARNING) -> None:
         if (state, reason) == (self.state, self.reason):
             return
         recovered = self.state in (ComponentState.DEGRADED, ComponentState.FAILED) and state is ComponentState.OK
         self.state, self.reason = state, reason
         if reason:
-            logger.warning("%s %s: %s", self, state.value, reason)
+            logger.log(level, "%s %s: %s", self, state.value, reason)
         elif recovered:
             logger.warning("%s works again", self)
         for observer in self._observers:
