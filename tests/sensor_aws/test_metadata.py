@@ -58,8 +58,9 @@ def test_a_token_that_has_ended_is_refused_and_said() -> None:
     service = Imds(PATHS, clock=clock.monotonic)
 
     def slow(handler: Handler) -> None:
+        if handler.command == "GET":
+            clock.elapse(61.0)  # before it is looked at, and so before any answer
         service(handler)
-        clock.elapse(61.0)
 
     assert said(slow) == "URL answered 401 for instance-type"
 
