@@ -5,20 +5,20 @@ from __future__ import annotations
 import copy
 import json
 import socket
-import ssl
 import struct
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from email.message import Message
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, TypeAlias
 from urllib.parse import parse_qsl, urlsplit
 
 import trustme
 import yaml
+
+from tests.support.web_server import LoopbackServer, running
 
 RECORDED = Path(__file__).parent / "recorded"
 TOKEN = "SECRET-token-of-the-test"
@@ -193,35 +193,20 @@ def _token(headers: Message) -> str:
     return token if scheme.lower() == "bearer" else ""
 
 
-class Server(ThreadingHTTPServer):
-    daemon_threads = True
+class Server(LoopbackServer):
+    """The API server of a cluster."""
 
     def __init__(self, cluster: Cluster, certificate: trustme.LeafCert | None = None, port: int = 0) -> None:
-        super().__init__(("127.0.0.1", port), Handler)
+        super().__init__(Handler, certificate, ("127.0.0.1", port))
         self.cluster = cluster
-        self.ended = threading.Event()
         self.port: int = self.server_address[1]
-        self.url = f"{'https' if certificate else 'http'}://127.0.0.1:{self.port}"
-        if certificate is not None:
-            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-            certificate.configure_cert(context)
-            self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
-
-    def handle_error(self, *args: object) -> None:
-        """Clients that leave early are what these tests are about."""
 
 
-@contextmanager
-def serving(cluster: Cluster, certificate: trustme.LeafCert | None = None, port: int = 0) -> Iterator[Server]:
-    with Server(cluster, certificate, port) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.ended.set()
-            server.shutdown()
-            thread.join()
+def serving(
+    cluster: Cluster, certificate: trustme.LeafCert | None = None, port: int = 0
+) -> AbstractContextManager[Server]:
+    """Answer on the loopback."""
+    return running(Server(cluster, certificate, port))
 
 
 def write_kubeconfig(path: Path, url: str, token: str = TOKEN, context: str = "test") -> str:

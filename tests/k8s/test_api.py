@@ -35,17 +35,6 @@ PODS = "/api/v1/pods"
 METRICS = "/apis/metrics.k8s.io/v1beta1/pods"
 
 
-@pytest.fixture
-def cluster() -> Cluster:
-    return Cluster()
-
-
-@pytest.fixture
-def server(cluster: Cluster) -> Iterator[Server]:
-    with serving(cluster) as running:
-        yield running
-
-
 @pytest.fixture(scope="module")
 def authority() -> trustme.CA:
     return trustme.CA()

@@ -20,7 +20,7 @@ from tracarbon_k8s._errors import ApiAbsent, ApiGarbled
 from tracarbon_k8s._metrics import STALE_SECONDS, ContainerUsage, read_metrics, seconds_of
 from tracarbon_k8s.containers import Container, Kubernetes, Pod, node_name_of_environment
 
-from tests.k8s.api_server import TOKEN, Cluster, Server, made_metrics, made_pod, recorded, serving, write_kubeconfig
+from tests.k8s.api_server import TOKEN, Cluster, Server, made_metrics, made_pod, recorded, write_kubeconfig
 
 CORES = psutil.cpu_count()
 MEMORY_BYTES = psutil.virtual_memory().total
@@ -35,12 +35,6 @@ def cluster() -> Cluster:
         made_pod("far", node="node-b"),
     ]
     return Cluster(pods=pods, metrics=[made_metrics(pod) for pod in pods])
-
-
-@pytest.fixture
-def server(cluster: Cluster) -> Iterator[Server]:
-    with serving(cluster) as running:
-        yield running
 
 
 @pytest.fixture

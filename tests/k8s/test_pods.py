@@ -17,23 +17,12 @@ from tracarbon_k8s._pods import REMEMBERED_SECONDS, Known, PodDirectory, known_b
 from tracarbon_k8s._usage import ContainerKey, Workload
 
 from tests.k8s import api_server
-from tests.k8s.api_server import Cluster, Json, Server, made_pod, recorded, serving, write_kubeconfig
+from tests.k8s.api_server import Cluster, Json, Server, made_pod, recorded, write_kubeconfig
 
 NODE = "node-real"
 BUSY = ContainerKey(
     "dc68ed8b1ab3117baa28c3b5d59ed988", "25ffa92211a585bd6c2062e38196aa60c0181c191a1cdc237b4bff42c20fab89"
 )
-
-
-@pytest.fixture
-def cluster() -> Cluster:
-    return Cluster()
-
-
-@pytest.fixture
-def server(cluster: Cluster) -> Iterator[Server]:
-    with serving(cluster) as running:
-        yield running
 
 
 @pytest.fixture

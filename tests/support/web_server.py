@@ -7,9 +7,10 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TypeVar
 
 import trustme
 
@@ -46,34 +47,48 @@ class Handler(BaseHTTPRequestHandler):
 Respond = Callable[[Handler], None]
 
 
-class Server(ThreadingHTTPServer):
-    """Answers on the loopback; `ended` is set when the test is over."""
+class LoopbackServer(ThreadingHTTPServer):
+    """Any web server of the tests; `ended` is set when the test is over, for handlers that hang until then."""
 
     daemon_threads = True
 
     def __init__(
-        self, respond: Respond, certificate: trustme.LeafCert | None = None, address: tuple[str, int] = ("127.0.0.1", 0)
+        self,
+        handler: type[BaseHTTPRequestHandler],
+        certificate: trustme.LeafCert | None = None,
+        address: tuple[str, int] = ("127.0.0.1", 0),
     ) -> None:
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-        super().__init__(address, Handler)
-        self.respond = respond
-        self.requests: list[tuple[str, Message]] = []
+        super().__init__(address, handler)
         self.ended = threading.Event()
         self.url = f"{'https' if certificate else 'http'}://127.0.0.1:{self.server_address[1]}"
         if certificate is not None:
             context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
             certificate.configure_cert(context)
-            self.socket = context.wrap_socket(self.socket, server_side=True)
+            self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
 
     def handle_error(self, *args: object) -> None:
         """Clients that leave early are what these tests are about."""
 
 
+class Server(LoopbackServer):
+    """Answers as it is told to, and knows what it was asked."""
+
+    def __init__(
+        self, respond: Respond, certificate: trustme.LeafCert | None = None, address: tuple[str, int] = ("127.0.0.1", 0)
+    ) -> None:
+        super().__init__(Handler, certificate, address)
+        self.respond = respond
+        self.requests: list[tuple[str, Message]] = []
+
+
+AnyServer = TypeVar("AnyServer", bound=LoopbackServer)
+
+
 @contextmanager
-def serving(
-    respond: Respond, certificate: trustme.LeafCert | None = None, address: tuple[str, int] = ("127.0.0.1", 0)
-) -> Iterator[Server]:
-    with Server(respond, certificate, address) as server:
+def running(server: AnyServer) -> Iterator[AnyServer]:
+    """Let a server answer, in a thread, until the block is left."""
+    with server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
@@ -82,6 +97,13 @@ def serving(
             server.ended.set()
             server.shutdown()
             thread.join()
+
+
+def serving(
+    respond: Respond, certificate: trustme.LeafCert | None = None, address: tuple[str, int] = ("127.0.0.1", 0)
+) -> AbstractContextManager[Server]:
+    """Answer on the loopback."""
+    return running(Server(respond, certificate, address))
 
 
 def json_answer(value: object) -> Respond:
