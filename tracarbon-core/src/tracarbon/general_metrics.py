@@ -11,7 +11,6 @@ from pydantic import Field, model_validator
 
 from tracarbon._forwarding import forward
 from tracarbon.emissions.carbon_emissions import CarbonEmission, CarbonUsageUnit
-from tracarbon.exceptions import CountryIsMissing
 from tracarbon.exporters.exporter import Metric, MetricGenerator, MetricKind, Tag
 from tracarbon.hardwares.energy import (
     Band,
@@ -189,11 +188,8 @@ class CarbonEmissionGenerator(MetricGenerator):
     @classmethod
     def from_options(cls, options: Any, context: PluginContext) -> Self:
         """Construct it over the pipeline's meter and location."""
-        location = context.location
-        if location is None:
-            raise CountryIsMissing("carbon needs a location, and there is none")
-        emission = CarbonEmission(location=location, energy_consumption=context.meter)
-        return cls(location=location, carbon_emission=emission, platform=context.platform, **dict(options))
+        emission = CarbonEmission.in_pipeline(context)
+        return cls(location=emission.location, carbon_emission=emission, platform=context.platform, **dict(options))
 
     async def generate(self) -> AsyncGenerator[Metric, None]:
         """Yield the grams of each component whose energy is known.

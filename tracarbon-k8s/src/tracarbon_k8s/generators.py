@@ -7,7 +7,6 @@ from dataclasses import field
 from typing import Any, ClassVar, Self
 
 from tracarbon.emissions.carbon_emissions import CarbonEmission, CarbonUsageUnit
-from tracarbon.exceptions import CountryIsMissing
 from tracarbon.exporters.exporter import Metric, MetricGenerator, MetricKind
 from tracarbon.hardwares.energy import EnergyUsage, EnergyUsageUnit
 from tracarbon.hardwares.sensors import EnergyConsumption, Sensor
@@ -44,7 +43,6 @@ class _KubernetesGenerator(MetricGenerator):
         options = self.options or KubernetesOptions(usage="cgroup" if self.kubernetes is None else "metrics-api")
         self._idle = IdlePolicy(options.idle)
         self._settings = options
-        self._context: PluginContext | None = None
         self._node: Node | None = None
         self._ledger = Ledger()
         self._series = Series(self._prefix, self._kind, self._unit)
@@ -53,7 +51,6 @@ class _KubernetesGenerator(MetricGenerator):
 
     def attach(self, context: PluginContext) -> None:
         """Read the node with the other generators of a pipeline."""
-        self._context = context
         self._node = node_of(self._settings, context)
 
     async def __aenter__(self) -> Self:
@@ -63,7 +60,7 @@ class _KubernetesGenerator(MetricGenerator):
             TracarbonException: it cannot be read, nobody says which it is, or nothing is said of a cluster.
         """
         if self._node is None:
-            self._node = Node(self._settings, self._context or PluginContext("kubernetes"), self.kubernetes)
+            self._node = Node(self._settings, PluginContext("kubernetes"), self.kubernetes)
         reading = await self._node.enter()
         self._is_entered = True
         if not self._ledger.is_open:
@@ -169,11 +166,10 @@ class CarbonEmissionKubernetesGenerator(_KubernetesGenerator):
     @classmethod
     def from_options(cls, options: Any, context: PluginContext) -> Self:
         """Construct it over the pipeline's meter and location."""
-        location = context.location
-        if location is None:
-            raise CountryIsMissing("carbon needs a location, and there is none")
-        emission = CarbonEmission(location=location, energy_consumption=context.meter)
-        generator = cls(options=options, location=location, carbon_emission=emission, platform=context.platform)
+        emission = CarbonEmission.in_pipeline(context)
+        generator = cls(
+            options=options, location=emission.location, carbon_emission=emission, platform=context.platform
+        )
         generator.attach(context)
         return generator
 

@@ -134,9 +134,9 @@ class Node:
                 at, counters, cgroups = await self._counting.run_blocking(self._count)
             except (CgroupError, HostError) as error:
                 raise TracarbonException(str(error)) from None
-            problems = await self._ask(patience_seconds)
-            rates, has_all = self._cluster.rates(self._clock.time())
-            self._latest = Reading(at, counters, cgroups, rates, has_all and not self._is_asking, problems)
+            is_answered = await self._ask(patience_seconds)
+            said = self._cluster.said(self._clock.time(), is_answered=is_answered)
+            self._latest = Reading(at, counters, cgroups, *said)
             return self._latest
 
     def _is_of_now(self, latest: Reading, is_entering: bool) -> bool:
@@ -150,15 +150,13 @@ class Node:
         cgroups = self._cgroups.read() if self._cgroups is not None else None
         return self._clock.monotonic(), self._host.read(), cgroups
 
-    async def _ask(self, patience_seconds: float) -> tuple[str, ...]:
+    async def _ask(self, patience_seconds: float) -> bool:
+        """Ask the cluster, unless that is still being done; returns whether it has answered."""
         if not self._is_asking:
             self._is_asking = True
             with self._clock.timeout(patience_seconds):
                 await self._asking.run_blocking(self._ask_now)
-        if self._is_asking:
-            known = "names are those of before" if self._cluster.has_names else "no pod has a name"
-            return (f"the API server has not answered yet: {known}",)
-        return self._cluster.problems(self._clock.time())
+        return not self._is_asking
 
     def _ask_now(self) -> None:
         try:
@@ -216,25 +214,26 @@ class _Cluster:
             self._ask_cards(faults.setdefault)
         self._faults = list(faults)
 
-    def problems(self, now: float) -> tuple[str, ...]:
-        """Return what is not wholly right.
+    def said(self, now: float, *, is_answered: bool) -> tuple[Sequence[Rate], bool, tuple[str, ...]]:
+        """Return what the containers of this node use, as far as that is not too old, and the rest of a `Reading`.
 
         Args:
             now: seconds since 1970.
+            is_answered: whether this is what was said now, or what is known from before.
         """
-        stale = sum(usage.is_stale(now) for usage, _ in self._here())
-        said = [f"what {stale} containers use is too old to be of use: see to metrics-server"] if stale else []
-        return (*self._faults, *said)
-
-    def rates(self, now: float) -> tuple[list[Rate], bool]:
-        """Return what the containers of this node use, as far as that is not too old, and whether these are all."""
         here = list(self._here())
         rates = [
             Rate(self._identity(known), usage.cpu_cores, usage.memory_bytes)
             for usage, known in here
             if not usage.is_stale(now)
         ]
-        return rates, self._namespaces is None and not self._faults and len(rates) == len(here) > 0
+        if not is_answered:
+            known = "names are those of before" if self.has_names else "no pod has a name"
+            return rates, False, (f"the API server has not answered yet: {known}",)
+        stale = len(here) - len(rates)
+        problems = [f"what {stale} containers use is too old to be of use: see to metrics-server"] if stale else []
+        has_all = self._namespaces is None and not self._faults and not stale and bool(rates)
+        return rates, has_all, (*self._faults, *problems)
 
     def _here(self) -> Iterator[tuple[ContainerUsage, Known]]:
         """Yield what the containers of this node use: the metrics API tells of all nodes."""

@@ -7,11 +7,11 @@ import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import Enum
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 from pydantic import BaseModel, Field, SkipValidation
 
-from tracarbon.exceptions import TracarbonException, UnknownUnit
+from tracarbon.exceptions import CountryIsMissing, TracarbonException, UnknownUnit
 from tracarbon.hardwares.energy import (
     JOULES_PER_KWH,
     Band,
@@ -23,6 +23,7 @@ from tracarbon.hardwares.energy import (
 from tracarbon.hardwares.sensors import EnergyConsumption, Sensor
 from tracarbon.locations.country import Country
 from tracarbon.locations.location import Location
+from tracarbon.plugin import PluginContext
 
 
 class CarbonUsageUnit(Enum):
@@ -97,6 +98,17 @@ class CarbonEmission(Sensor):
     location: Location | None = None
     energy_consumption: Sensor | None = None
     previous_energy_consumption_time: datetime | None = None
+
+    @classmethod
+    def in_pipeline(cls, context: PluginContext) -> Self:
+        """Construct it over a pipeline's location and meter.
+
+        Raises:
+            CountryIsMissing: the pipeline has no location.
+        """
+        if context.location is None:
+            raise CountryIsMissing("carbon needs a location, and there is none")
+        return cls(location=context.location, energy_consumption=context.meter)
 
     def __post_init__(self) -> None:
         self._asked_at: float | None = None
