@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 import ssl
+import struct
+import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
@@ -15,6 +17,8 @@ import anyio.lowlevel
 T = TypeVar("T")
 
 _CHUNK_BYTES = 65_536
+_RESET = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
+"""On, and no seconds: a close throws away what was not sent, and resets the connection."""
 
 
 class Stream:
@@ -25,6 +29,7 @@ class Stream:
 
     def __init__(self, client: socket.socket) -> None:
         self._socket = client
+        self._is_sending = False
         client.setblocking(False)
         # An answer's body must not wait until the client has acknowledged its head.
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -41,10 +46,12 @@ class Stream:
 
     async def send(self, data: bytes) -> None:
         """Hand everything to the kernel."""
+        self._is_sending = True
         rest = memoryview(data)
         while rest:
             send = partial(self._socket.send, rest[:_CHUNK_BYTES])
             rest = rest[await self._when_ready(send, anyio.wait_writable) :]
+        self._is_sending = False
 
     async def drain(self) -> None:
         """Say that there is nothing more to come, and wait for the client to say so.
@@ -57,7 +64,13 @@ class Stream:
                 pass
 
     def close(self) -> None:
-        """Let go of the client."""
+        """Let go of the client, at once if it has not taken what it was being sent.
+
+        Half an answer is of no use to it, and would stay with the kernel for as long as the client does not read.
+        """
+        if self._is_sending:
+            with suppress(OSError):  # the client is gone already
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self._socket.close()
 
     async def _when_ready(self, call: Callable[[], T], wait: Callable[[socket.socket], Awaitable[None]]) -> T:
