@@ -172,6 +172,17 @@ async def test_one_that_stays_unknown_for_an_hour_gets_a_new_time(api: Intake) -
     assert {second for _, _, second in api.kept} == {FIRST + 3700 - 2}
 
 
+async def test_one_that_stays_unknown_while_the_clock_is_put_back_gets_a_new_time(api: Intake) -> None:
+    clock = SleeplessClock(wall=WALL)
+    async with to(api, clock) as sender:
+        same = usual()
+        api.faults = ["hang up"]
+        assert isinstance(await refused(sender, same), DeliveryUnknown)
+        clock.step_wall(-7200.0)
+        await sender.export(same)
+    assert {second for _, _, second in api.kept} == {int(clock.time())}
+
+
 async def test_a_batch_that_waited_for_an_hour_is_of_now(api: Intake) -> None:
     clock = SleeplessClock(wall=WALL)
     clock.elapse(7200.0)

@@ -25,7 +25,7 @@ from tracarbon.plugin import PluginContext
 
 from tracarbon_exporter_datadog._naming import environment_tags
 from tracarbon_exporter_datadog._parcel import NotDelivered, Progress
-from tracarbon_exporter_datadog._seconds import OLDEST_SECONDS, Seconds, seconds_until_usable
+from tracarbon_exporter_datadog._seconds import Seconds, is_taken_by_datadog, seconds_until_usable
 from tracarbon_exporter_datadog.options import AgentTarget, DatadogOptions, target_of
 from tracarbon_exporter_datadog.series import Catalogue, Delivery
 from tracarbon_exporter_datadog.transports import made_transport, write_all
@@ -152,8 +152,8 @@ class DatadogExporter(Exporter):
             delivery = await self._context.run_blocking(self._current_catalogue().delivery, batch)
             await self._write(delivery, now)
             self._delivery = delivery
-        elif self._transport.has_own_time and now - delivery.second > OLDEST_SECONDS:
-            # Datadog would leave it out in silence. Should it have arrived after all, it counts twice.
+        elif self._transport.has_own_time and not is_taken_by_datadog(delivery.second, now):
+            # It got too old, or the clock was put back. Should it have arrived after all, it counts twice.
             await self._write(delivery, now)
         return delivery
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-OLDEST_SECONDS = 3000.0
 MOST_AHEAD_SECONDS = 2
+_OLDEST_SECONDS = 3000.0
 _FURTHEST_SECONDS = 300.0
 _MOST_REMEMBERED = 10_000
 
@@ -37,7 +37,7 @@ class Seconds:
             wanted: where Datadog would not take it, `now` is meant.
             now: in seconds since the epoch.
         """
-        if not now - OLDEST_SECONDS <= wanted <= now + _FURTHEST_SECONDS:
+        if not is_taken_by_datadog(wanted, now):
             wanted = now
         if self._first > now + _FURTHEST_SECONDS:  # the clock was put back
             self._first = int(now)
@@ -55,6 +55,11 @@ class Seconds:
         """Note that a second was not used after all."""
         for owner in owners:
             self._taken.get(owner, {}).pop(second, None)
+
+
+def is_taken_by_datadog(second: float, now: float) -> bool:
+    """Return whether points of `second` are not left out in silence."""
+    return now - _OLDEST_SECONDS <= second <= now + _FURTHEST_SECONDS
 
 
 def seconds_until_usable(second: int, now: float) -> float:
