@@ -123,6 +123,44 @@ async def test_stop_waits_for_a_sensor_that_was_late_before() -> None:
     assert exporter.total(HOST) == pytest.approx(153.0)
 
 
+async def test_stop_tries_a_sensor_once_more_that_is_left_alone_after_failures() -> None:
+    rig = Rig(interval_seconds=1.0)
+    gone = raising(OSError("gone"))
+    rig.sensor(script=Script([None, None, *[gone] * 4]))
+    rig.energy()
+    exporter = rig.exporter()
+    async with rig.running():
+        await rig.to(8.5)
+        assert rig.component("sensor").state is ComponentState.FAILED
+    assert exporter.total(HOST) == pytest.approx(85.0)
+    assert not rig.pipeline.all_sensors_failed
+    assert rig.ended_at == rig.start + 8.5
+
+
+async def test_stop_does_not_wait_for_a_sensor_that_cannot_be_entered_again(caplog: pytest.LogCaptureFixture) -> None:
+    rig = Rig(interval_seconds=1.0)
+    gone = raising(OSError("gone"))
+    rig.sensor(script=Script([None, None], then=gone), entering=Script([None], then=gone))
+    rig.energy()
+    async with rig.running():
+        await rig.to(8.0)
+        with caplog.at_level(logging.WARNING, "tracarbon"):
+            await rig.stop()
+    assert rig.pipeline.all_sensors_failed
+    assert rig.ended_at == rig.start + 8.0
+    assert "sensor sensor degraded: its last 7.85 s were not read and are lost (OSError: gone)" in caplog.messages
+
+
+async def test_stop_waits_two_seconds_for_a_sensor_that_hangs_while_it_is_entered_again() -> None:
+    rig = Rig(interval_seconds=1.0)
+    rig.sensor(script=Script([None, None], then=raising(OSError("gone"))), entering=Script([None], then=hang))
+    rig.energy()
+    async with rig.running():
+        await rig.to(8.0)
+    assert rig.pipeline.all_sensors_failed
+    assert rig.ended_at <= rig.start + 8.0 + 2.0 + 0.5
+
+
 async def test_stop_collects_no_more() -> None:
     """T13: a pending timer collected once more after stop()."""
     rig = Rig(interval_seconds=10.0)

@@ -305,11 +305,11 @@ class Pipeline:
         for listener in self.listeners:
             listener.started()
         await self._tick_until_stopped()
+        stopped_at = self.clock.monotonic()
+        await self._tick(is_last=True)
         self.all_sensors_failed = bool(self._samplers) and all(
             sampler.component.state in (ComponentState.FAILED, ComponentState.STARTING) for sampler in self._samplers
         )
-        stopped_at = self.clock.monotonic()
-        await self._tick(is_last=True)
         for sampler in self._samplers:
             sampler.note_unread(stopped_at)
         await self._finish(self._generator_runners, self._flush_seconds)

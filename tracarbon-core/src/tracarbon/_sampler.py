@@ -52,10 +52,13 @@ class Sampler(Runner):
     def ask(self, *, is_last: bool = False) -> int | None:
         """Ask for a fresh reading; returns the number of the answer to wait for, or `None` where there is none.
 
-        The last time, one that was late is waited for as well: it has no later window to bring its joules in.
+        The last time, one that was late is waited for as well, and one that is left alone after a failure is tried at
+        once: there is no later window to bring the joules in.
         """
         if not self._listening:
-            return None
+            if not is_last or self._read_at is None:
+                return None
+            self._pause.cancel()
         if self.answers == self._asks:
             self._asks += 1
             if not self._is_reading:
@@ -83,6 +86,12 @@ class Sampler(Runner):
         """Ask it to come to its end."""
         super().finish()
         self._asked.set()
+
+    def failed(self, error: BaseException) -> None:
+        """Note that it failed; where it cannot even be entered, nobody is to wait for an answer."""
+        super().failed(error)
+        if not self._listening:
+            self._note_answered()
 
     async def serve(self) -> None:
         """Read until the end; a sensor that keeps failing is released and entered again."""
