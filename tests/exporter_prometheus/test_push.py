@@ -6,7 +6,6 @@ import base64
 import re
 import shutil
 import socket
-import subprocess
 import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
@@ -20,7 +19,8 @@ from tracarbon.exceptions import PermanentExportError, RetryableExportError
 from tracarbon.plugin import PluginContext, Pulse
 
 from tests.exporter_prometheus.test_ledger import batch, record
-from tests.pipelines.support import run, wait_until
+from tests.pipelines.support import run
+from tests.support.prometheus_server import running
 from tests.support.web_server import Handler, serving, status
 
 PUSHGATEWAY = shutil.which("prometheus-pushgateway")
@@ -100,11 +100,12 @@ async def test_what_is_refused_for_good_is_in_the_totals_of_the_next_push() -> N
 
 
 async def test_nobody_there() -> None:
-    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+    with closing(socket.socket()) as taken:
+        taken.bind(("127.0.0.1", 0))  # and does not listen
         port = taken.getsockname()[1]
-    async with pushing_to(f"http://127.0.0.1:{port}") as exporter:
-        with pytest.raises(RetryableExportError, match=f"http://127.0.0.1:{port}: .*refused"):
-            await exporter.export(batch(0, record()))
+        async with pushing_to(f"http://127.0.0.1:{port}") as exporter:
+            with pytest.raises(RetryableExportError, match=f"http://127.0.0.1:{port}: .*refused"):
+                await exporter.export(batch(0, record()))
 
 
 async def test_credentials_are_sent_and_never_shown() -> None:
@@ -121,28 +122,14 @@ async def test_credentials_are_sent_and_never_shown() -> None:
 def pushgateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if PUSHGATEWAY is None:
         pytest.skip("prometheus-pushgateway is not installed")
-    with closing(socket.create_server(("127.0.0.1", 0))) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
     folder = tmp_path_factory.mktemp("gateway")
     # Debian's has a file of its own otherwise, in which the last run is still there.
-    command = [PUSHGATEWAY, f"--web.listen-address={address}", f"--persistence.file={folder / 'kept'}"]
-    with (folder / "log").open("wb") as log, subprocess.Popen(command, stderr=log) as process:
-        try:
-            wait_until(lambda: answers(f"http://{address}/-/ready"), "the Pushgateway")
-            yield f"http://{address}"
-        finally:
-            process.kill()
-
-
-def answers(url: str) -> bool:
-    try:
-        return bool(read(url))
-    except OSError:
-        return False
+    with running([PUSHGATEWAY, f"--persistence.file={folder / 'kept'}"], folder / "log") as url:
+        yield url
 
 
 def read(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=10) as answer:
+    with urllib.request.urlopen(url, timeout=60) as answer:
         text: str = answer.read().decode()
         return text
 

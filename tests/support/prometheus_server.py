@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
-import socket
 import subprocess
 import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-_DEADLINE_SECONDS = 20.0
+_DEADLINE_SECONDS = 60.0
 
 Sample: TypeAlias = tuple[float, float]
 """Seconds since the epoch, and the value."""
@@ -30,7 +30,7 @@ def unavailable() -> str | None:
 def promtool(*arguments: str | Path, stdin: str | None = None) -> tuple[int, str]:
     """Run promtool; returns its exit status and all that it said."""
     done = subprocess.run(
-        ["promtool", *map(str, arguments)], input=stdin, capture_output=True, text=True, timeout=60, check=False
+        ["promtool", *map(str, arguments)], input=stdin, capture_output=True, text=True, timeout=120, check=False
     )
     return done.returncode, done.stdout + done.stderr
 
@@ -85,10 +85,18 @@ class Prometheus:
             time.sleep(0.05)
         return answer
 
+    def content_target(self) -> dict[str, Any]:
+        """Return its target after a scrape that went well: one may be late, where the machine is busy."""
+        deadline = time.monotonic() + _DEADLINE_SECONDS
+        while (found := self.target())["health"] != "up" or found["lastError"]:
+            assert time.monotonic() < deadline, f"no scrape went well: {found}"
+            time.sleep(0.05)
+        return found
+
     def _get(self, path: str, **parameters: str) -> dict[str, Any]:
         url = f"{self.url}{path}?{urllib.parse.urlencode(parameters)}"
         try:
-            with urllib.request.urlopen(url, timeout=10) as answer:
+            with urllib.request.urlopen(url, timeout=30) as answer:
                 said: dict[str, Any] = json.load(answer)
         except urllib.error.HTTPError as error:
             with error:
@@ -119,25 +127,37 @@ def prometheus_scraping(
         f"rule_files: {json.dumps([str(path) for path in rules])}\n"
         f"scrape_configs:\n  - job_name: tracarbon\n    static_configs:\n      - targets: ['{target}']\n{more}"
     )
-    with closing(socket.create_server(("127.0.0.1", 0))) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
     command = ["prometheus", f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'data'}"]
-    log = (folder / "prometheus.log").open("wb")
-    with log, subprocess.Popen([*command, f"--web.listen-address={address}"], stderr=log) as process:
+    with running(command, folder / "prometheus.log") as url:
+        yield Prometheus(url)
+
+
+@contextmanager
+def running(command: Sequence[str], log: Path) -> Iterator[str]:
+    """Run a server of the Prometheus family, on a port that it chooses itself; yields its URL once it is ready.
+
+    Raises:
+        AssertionError: it did not start.
+    """
+    with (
+        log.open("wb") as file,
+        subprocess.Popen([*command, "--web.listen-address=127.0.0.1:0"], stderr=file) as process,
+    ):
         try:
-            server = Prometheus(f"http://{address}")
-            _wait_until_ready(server, process, folder / "prometheus.log")
-            yield server
+            yield _url_once_ready(process, log)
         finally:
             process.kill()
 
 
-def _wait_until_ready(server: Prometheus, process: subprocess.Popen[bytes], log: Path) -> None:
+def _url_once_ready(process: subprocess.Popen[bytes], log: Path) -> str:
     deadline = time.monotonic() + _DEADLINE_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
+        found = re.search(r'msg="Listening on".* address=(\S+)\n', log.read_text())
         try:
-            with urllib.request.urlopen(f"{server.url}/-/ready", timeout=5):
-                return
+            if found is not None:
+                with urllib.request.urlopen(f"http://{found[1]}/-/ready", timeout=30):
+                    return f"http://{found[1]}"
         except OSError:
-            time.sleep(0.05)
-    raise AssertionError(f"Prometheus did not start: {log.read_text()}")
+            pass
+        time.sleep(0.05)
+    raise AssertionError(f"it did not start: {log.read_text()}")
