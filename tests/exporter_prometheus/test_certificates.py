@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import pty
 import select
@@ -22,12 +23,11 @@ from typing import Any
 import pytest
 import trustme
 from tracarbon_exporter_prometheus._certificates import CertificateError, CertificateFiles, Certificates
-from tracarbon_exporter_prometheus._http import Limits
 
 from tests.pipelines.support import wait_until
-from tests.support.http_serving import serving
+from tests.support.http_serving import PATIENT, serving
 from tests.support.overlay import NOBODY
-from tests.support.raw_http import Client, get
+from tests.support.raw_http import DEADLINE_SECONDS, Client, get
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("nothing_is_left_behind")]
 
@@ -40,6 +40,14 @@ def authority(name: str) -> trustme.CA:
 @cache
 def certificate(number: int = 0) -> trustme.LeafCert:
     return authority("ours").issue_cert("localhost", common_name=f"server {number}")
+
+
+_seconds = itertools.count()
+
+
+def renewed(path: Path) -> None:
+    """Let a file be younger than all before it: the kernel's own time is as coarse as some milliseconds."""
+    os.utime(path, (1_700_000_000 + next(_seconds),) * 2)
 
 
 @dataclass(frozen=True)
@@ -55,13 +63,19 @@ class Files:
     def write(self, number: int) -> None:
         self.write_certificate(number)
         certificate(number).private_key_pem.write_to_path(self.folder / "key.pem")
+        renewed(self.folder / "key.pem")
 
     def write_certificate(self, number: int) -> None:
         chain = b"".join(blob.bytes() for blob in certificate(number).cert_chain_pems)
         (self.folder / "cert.pem").write_bytes(chain)
+        renewed(self.folder / "cert.pem")
+
+    def write_clients_of(self, name: str) -> None:
+        authority(name).cert_pem.write_to_path(self.folder / "clients.pem")
+        renewed(self.folder / "clients.pem")
 
     def with_clients_of(self, name: str, *, required: bool) -> Certificates:
-        authority(name).cert_pem.write_to_path(self.folder / "clients.pem")
+        self.write_clients_of(name)
         cafile = str(self.folder / "clients.pem")
         return Certificates(replace(self.options, client_cafile=cafile, client_auth_required=required))
 
@@ -140,7 +154,7 @@ async def test_why_a_handshake_failed_reaches_who_goes_on_sending(files: Files) 
 
 
 async def test_a_handshake_has_to_be_over_in_time(files: Files) -> None:
-    limits = Limits(request_seconds=0.1)
+    limits = replace(PATIENT, request_seconds=0.1)
     async with serving(certificates=Certificates(files.options), limits=limits) as server:
         with Client(server.port) as client:
             assert client.say(b"\x16\x03\x01").rest() == b""
@@ -201,11 +215,12 @@ async def test_who_comes_back_to_a_session_is_let_in_again(files: Files) -> None
     context = trusting(client_of="clients")
     context.maximum_version = ssl.TLSVersion.TLSv1_2
     async with serving(certificates=files.with_clients_of("clients", required=True)) as server:
+        place = ("127.0.0.1", server.port)
         with context.wrap_socket(
-            socket.create_connection(("127.0.0.1", server.port)), server_hostname="localhost"
+            socket.create_connection(place, DEADLINE_SECONDS), server_hostname="localhost"
         ) as first:
             session = first.session
-        again = socket.create_connection(("127.0.0.1", server.port))
+        again = socket.create_connection(place, DEADLINE_SECONDS)
         with context.wrap_socket(again, server_hostname="localhost", session=session) as second:
             assert second.session_reused
             second.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -253,7 +268,7 @@ async def test_a_renewal_by_links_as_kubernetes_makes_them_is_seen(files: Files,
 
 async def test_renewed_authorities_are_seen_too(files: Files) -> None:
     async with serving(certificates=files.with_clients_of("clients", required=True)) as server:
-        authority("theirs").cert_pem.write_to_path(files.folder / "clients.pem")
+        files.write_clients_of("theirs")
         assert get(server.port, context=trusting(client_of="theirs")).status == 200
         with pytest.raises((ssl.SSLError, ConnectionError)):
             get(server.port, context=trusting(client_of="clients"))
@@ -394,7 +409,7 @@ def test_a_key_with_a_passphrase_is_refused_and_nobody_is_asked_for_it(files: Fi
             stderr=ours,
             stdout=subprocess.PIPE,
             text=True,
-            timeout=30,
+            timeout=120,
             check=False,
             start_new_session=True,
             # Made the terminal of the session: that is where OpenSSL would ask.

@@ -162,7 +162,7 @@ def test_a_privileged_port(tmp_path: Path) -> None:
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         check=False,
     )
     assert "Traceback" not in result.stderr

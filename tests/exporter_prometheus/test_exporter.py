@@ -35,7 +35,7 @@ class Scrape:
 
     def __init__(self, exporter: PrometheusExporter) -> None:
         assert exporter.url is not None
-        with urllib.request.urlopen(exporter.url, timeout=10) as answer:
+        with urllib.request.urlopen(exporter.url, timeout=60) as answer:
             self.text = answer.read().decode()
         self.samples = [sample for family in text_string_to_metric_families(self.text) for sample in family.samples]
 
@@ -52,7 +52,7 @@ class Scrape:
 def status_of(exporter: PrometheusExporter, path: str) -> tuple[int, str]:
     assert exporter.url is not None
     try:
-        with urllib.request.urlopen(exporter.url.removesuffix("/metrics") + path, timeout=10) as answer:
+        with urllib.request.urlopen(exporter.url.removesuffix("/metrics") + path, timeout=60) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         with error:
@@ -74,7 +74,7 @@ def scraped(rig: Rig, exporter: PrometheusExporter | None = None, name: str = "p
 
 async def listening(*exporters: PrometheusExporter) -> None:
     """Wait for the servers' threads, which know nothing of the manual clock."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         while any(exporter.url is None for exporter in exporters):
             await anyio.sleep(0.001)
 
