@@ -10,7 +10,6 @@ import anyio
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tracarbon import _watch
 from tracarbon._states import ComponentState
 from tracarbon.exporters.exporter import Metric
 from tracarbon.hardwares.energy import DeviceUsage, EnergyUsage
@@ -240,20 +239,16 @@ async def test_problems_of_a_reading_are_shown_while_they_last(caplog: pytest.Lo
     ]
 
 
-async def test_a_plugin_that_blocks_the_event_loop_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_plugin_that_blocks_the_event_loop_is_named() -> None:
     rig = Rig(interval_seconds=10.0)
-    monkeypatch.setattr(_watch, "perf_counter", rig.clock.monotonic)
     rig.sensor(script=Script([None, None, rig.blocking(2.5)]))
     async with rig.running():
         await rig.to(13.0)
     assert "sensor sensor degraded" in rig.listener.moments
 
 
-async def test_one_that_blocks_in_every_call_is_named_once(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_one_that_blocks_in_every_call_is_named_once(caplog: pytest.LogCaptureFixture) -> None:
     rig = Rig(interval_seconds=10.0)
-    monkeypatch.setattr(_watch, "perf_counter", rig.clock.monotonic)
     rig.sensor(script=Script([None, None, *[rig.blocking(0.5)] * 4]))
     async with rig.running():
         with caplog.at_level(logging.WARNING, "tracarbon"):

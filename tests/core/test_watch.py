@@ -6,9 +6,10 @@ from typing import Literal
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
-from tracarbon import _watch
 from tracarbon._watch import BLOCKING_SECONDS, guard
 from tracarbon.testing import ManualClock
+
+STANDING_STILL = ManualClock().monotonic
 
 
 class Alarm:
@@ -40,7 +41,7 @@ async def test_a_call_that_never_waits_costs_no_timer() -> None:
     async def call() -> str:
         return "result"
 
-    assert await guard(call(), alarm, 5.0, unexpected) == "result"
+    assert await guard(call(), alarm, 5.0, unexpected, STANDING_STILL) == "result"
     assert alarm.done == []
 
 
@@ -52,7 +53,7 @@ async def test_a_call_that_waits_is_timed_once() -> None:
             await checkpoint()
         return 3
 
-    assert await guard(call(), alarm, 5.0, unexpected) == 3
+    assert await guard(call(), alarm, 5.0, unexpected, STANDING_STILL) == 3
     assert alarm.done == [5.0, "disarmed"]
 
 
@@ -66,7 +67,7 @@ async def test_what_a_call_raises_comes_out(waits: bool) -> None:
         raise OSError("from inside")
 
     with pytest.raises(OSError, match="from inside"):
-        await guard(call(), alarm, 5.0, unexpected)
+        await guard(call(), alarm, 5.0, unexpected, STANDING_STILL)
     assert alarm.done == ([5.0, "disarmed"] if waits else [])
 
 
@@ -83,7 +84,7 @@ async def test_what_a_call_waits_for_may_raise_into_it() -> None:
             return str(error)
         return "nothing"
 
-    assert await guard(call(), Alarm(), 5.0, unexpected) == "inner"
+    assert await guard(call(), Alarm(), 5.0, unexpected, STANDING_STILL) == "inner"
 
 
 async def test_the_deadline_ends_a_call_that_hangs_and_lets_it_clean_up() -> None:
@@ -97,7 +98,7 @@ async def test_the_deadline_ends_a_call_that_hangs_and_lets_it_clean_up() -> Non
 
     async def guarded() -> None:
         with clock.deadline() as deadline:
-            await guard(call(), deadline, 5.0, unexpected)
+            await guard(call(), deadline, 5.0, unexpected, STANDING_STILL)
             ended.append(-1.0)
 
     async with anyio.create_task_group() as group:
@@ -116,7 +117,7 @@ async def test_a_call_that_is_done_in_time_is_left_alone_afterwards() -> None:
 
     async def guarded() -> None:
         with clock.deadline() as deadline:
-            await guard(call(), deadline, 5.0, unexpected)
+            await guard(call(), deadline, 5.0, unexpected, STANDING_STILL)
             await clock.sleep_until(clock.monotonic() + 100.0)
             reached.append(clock.monotonic())
 
@@ -126,9 +127,8 @@ async def test_a_call_that_is_done_in_time_is_left_alone_afterwards() -> None:
     assert reached == [1104.0]
 
 
-async def test_each_step_that_blocks_everybody_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_each_step_that_blocks_everybody_is_told() -> None:
     now = 0.0
-    monkeypatch.setattr(_watch, "perf_counter", lambda: now)
     blocked: list[float] = []
 
     async def call() -> None:
@@ -137,20 +137,19 @@ async def test_each_step_that_blocks_everybody_is_told(monkeypatch: pytest.Monke
             now += seconds
             await checkpoint()
 
-    await guard(call(), Alarm(), 5.0, blocked.append)
+    await guard(call(), Alarm(), 5.0, blocked.append, lambda: now)
     assert blocked == pytest.approx([0.5, 2.0])
 
 
-async def test_a_step_that_blocks_and_raises_is_told_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_step_that_blocks_and_raises_is_told_as_well() -> None:
     ticks = count()
-    monkeypatch.setattr(_watch, "perf_counter", lambda: float(next(ticks)))
     blocked: list[float] = []
 
     async def call() -> None:
         raise OSError("after a while")
 
     with pytest.raises(OSError, match="after a while"):
-        await guard(call(), Alarm(), 5.0, blocked.append)
+        await guard(call(), Alarm(), 5.0, blocked.append, lambda: float(next(ticks)))
     assert blocked == [1.0]
 
 
@@ -166,6 +165,6 @@ async def test_a_cancellation_from_outside_goes_through_the_call() -> None:
 
     with anyio.CancelScope() as scope:
         scope.cancel()
-        await guard(call(), Alarm(), 5.0, unexpected)
+        await guard(call(), Alarm(), 5.0, unexpected, STANDING_STILL)
     assert scope.cancelled_caught
     assert seen == ["cancelled"]

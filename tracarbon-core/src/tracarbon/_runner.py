@@ -182,7 +182,7 @@ class Runner(ABC):
         """
         self._is_calling = True
         try:
-            result = await guard(call, self._deadline, self._timeout, self._note_blocking)
+            result = await guard(call, self._deadline, self._timeout, self._note_blocking, self.clock.monotonic)
         except Exception:
             self._is_calling = False
             raise

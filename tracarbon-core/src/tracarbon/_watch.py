@@ -7,7 +7,6 @@ step of its coroutine can be timed, so that it is named. A call that never await
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Generator
-from time import perf_counter
 from types import coroutine
 from typing import Any, TypeVar, cast
 
@@ -20,7 +19,11 @@ BLOCKING_SECONDS = 0.1
 
 @coroutine
 def guard(
-    call: Coroutine[Any, Any, T], deadline: Deadline, timeout_seconds: float, on_block: Callable[[float], None]
+    call: Coroutine[Any, Any, T],
+    deadline: Deadline,
+    timeout_seconds: float,
+    on_block: Callable[[float], None],
+    clock: Callable[[], float],
 ) -> Generator[Any, Any, T]:
     """Await `call`; once it waits for something, `deadline` is armed until it is done.
 
@@ -29,19 +32,20 @@ def guard(
         deadline: an entered scope; when the time is out, the cancellation goes through `call` up to that scope.
         timeout_seconds: how long the call may take.
         on_block: called with the seconds of each step that held up the event loop.
+        clock: monotonic seconds, to time the steps by.
     """
     step: Callable[[Any], Any] = call.send
     argument: Any = None
     is_armed = False
     try:
         while True:
-            started = perf_counter()
+            started = clock()
             try:
                 waits_for = step(argument)
             except StopIteration as stop:
                 return cast(T, stop.value)
             finally:
-                seconds = perf_counter() - started
+                seconds = clock() - started
                 if seconds > BLOCKING_SECONDS:
                     on_block(seconds)
             if not is_armed:

@@ -28,9 +28,10 @@ from tracarbon.testing._watching import Belongings, io_of_this_thread
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
-_ANSWER_SECONDS = 10.0
+_ANSWER_SECONDS = 60.0
 _CANCEL_SECONDS = 2.0
-_TRIES = 3
+_CANCEL_TRIES = 3
+_BLOCK_TRIES = 10
 _SECRET_NAME = re.compile(r"(^|_)(key|password|passwd|secret|token)$")
 _NO_OPTION = "no_such_option_of_any_plugin"
 
@@ -153,10 +154,11 @@ class PluginContract:
 
         async def cancelled(folder: Path) -> None:
             async with self._made(folder) as plugin, plugin:
-                started = time.monotonic()
-                await _cancelled_at_its_first_wait(self._use(plugin, folder))
-                seconds = time.monotonic() - started
-                assert seconds < _CANCEL_SECONDS, f"a cancelled call went on for {seconds:.1f} s"
+                for _ in range(_CANCEL_TRIES):  # a busy machine can make anything late
+                    seconds = await _cancelled_at_its_first_wait(self._use(plugin, folder))
+                    if seconds < _CANCEL_SECONDS:
+                        return
+            raise AssertionError(f"each cancelled call went on, the last for {seconds:.1f} s")
 
         left, in_any_case = self._left_by(cancelled), self._left_by(self._use_once)
         assert len(left) <= len(in_any_case), f"a cancelled call left behind: {', '.join(left)}"
@@ -167,7 +169,7 @@ class PluginContract:
         async def watched(folder: Path) -> None:
             blocks: list[float] = []
             async with self._made(folder) as plugin, plugin:
-                for _ in range(_TRIES):  # a busy machine can make anything late once
+                for _ in range(_BLOCK_TRIES):  # a busy machine can make anything late
                     blocks.clear()
                     await self._call(self._use(plugin, folder), blocks.append)
                     if not blocks:
@@ -202,7 +204,7 @@ class PluginContract:
 
     async def _call(self, call: Coroutine[Any, Any, T], on_block: Callable[[float], None] = lambda _: None) -> T:
         with SystemClock().deadline() as deadline:
-            return await guard(call, deadline, _ANSWER_SECONDS, on_block)
+            return await guard(call, deadline, _ANSWER_SECONDS, on_block, time.perf_counter)
         raise AssertionError(f"no answer within {_ANSWER_SECONDS:g} s")
 
     def _installed(self) -> InstalledPlugin:
@@ -259,7 +261,9 @@ def _backends() -> tuple[str, ...]:
     return "asyncio", "trio"
 
 
-async def _cancelled_at_its_first_wait(call: Coroutine[Any, Any, object]) -> None:
+async def _cancelled_at_its_first_wait(call: Coroutine[Any, Any, object]) -> float:
+    """Return the seconds from its cancellation to its end."""
+
     async def wait() -> None:
         await call
 
@@ -267,7 +271,9 @@ async def _cancelled_at_its_first_wait(call: Coroutine[Any, Any, object]) -> Non
         group.start_soon(wait)
         for _ in range(2):
             await checkpoint()
+        cancelled_at = time.monotonic()
         group.cancel_scope.cancel()
+    return time.monotonic() - cancelled_at
 
 
 def _standard_tests(cls: type) -> list[str]:
