@@ -17,6 +17,7 @@ from tracarbon.testing import (
     LocationContract,
     PluginContract,
     SensorContract,
+    _watching,
     deviates,
 )
 
@@ -114,6 +115,12 @@ def _installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     yield
     sys.path.remove(str(folder))
     forget()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_ends_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What these plugins leave behind they leave for good, and nobody needs to wait for it."""
+    monkeypatch.setattr(_watching, "_SETTLE_SECONDS", 0.2)
 
 
 def forget() -> None:

@@ -13,6 +13,7 @@ from tracarbon.locations.location import CarbonIntensitySource, Location
 from tracarbon.testing._contract import ProbedContract
 
 _AT_ONCE = 5
+_TRIES = 3
 
 
 class LocationContract(ProbedContract):
@@ -49,15 +50,20 @@ class LocationContract(ProbedContract):
         """Generators ask at the same time, and get the same."""
 
         async def ask_all(folder: Path) -> None:
-            answers: list[float] = []
+            answers: set[float] = set()
 
             async def ask(location: Location) -> None:
-                answers.append(await self._call(location.get_latest_co2g_kwh()))
+                answers.add(await self._call(location.get_latest_co2g_kwh()))
 
-            async with self._made(folder) as location, location, anyio.create_task_group() as group:
-                for _ in range(_AT_ONCE):
-                    group.start_soon(ask, location)
-            assert len(set(answers)) == 1, f"different answers at one time: {sorted(set(answers))}"
+            async with self._made(folder) as location, location:
+                for _ in range(_TRIES):  # a service's first answer may come just between two of them
+                    answers.clear()
+                    async with anyio.create_task_group() as group:
+                        for _ in range(_AT_ONCE):
+                            group.start_soon(ask, location)
+                    if len(answers) == 1:
+                        return
+            raise AssertionError(f"different answers at one time, again and again: {sorted(answers)}")
 
         self._on_each_loop(ask_all)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import threading
 import time
@@ -26,8 +27,10 @@ _IO = frozenset(
         "subprocess.Popen",
     }
 )
-_CODE = (".py", ".pyc", ".pyd", ".so", ".dll", ".dylib")
-_THREADS_END_SECONDS = 2.0
+_CODE = re.compile(r"\.(py|pyc|pyd|so|dll|dylib)(\.\d+)?$|[/\\]__pycache__$")
+"""Modules, and what the interpreter writes beside those that it compiles."""
+_SETTLE_SECONDS = 20.0
+"""Longer than the threads that trio keeps for the next call are idle before they end."""
 
 
 class _Audit:
@@ -49,7 +52,9 @@ class _Audit:
 
 
 def _is_import(event: str, arguments: tuple[Any, ...]) -> bool:
-    return event == "open" and isinstance(arguments[0], str) and arguments[0].endswith(_CODE)
+    if event == "open" and isinstance(arguments[0], int):  # a descriptor, whose file was heard of when it was opened
+        return True
+    return bool(arguments) and isinstance(arguments[0], str) and _CODE.search(arguments[0]) is not None
 
 
 _audit = _Audit()
@@ -75,13 +80,19 @@ class Belongings:
         self._descriptors = _descriptors()
 
     def left_over(self) -> list[str]:
-        """Return what there is now and was not then. Threads that are about to end are given the time to."""
-        deadline = time.monotonic() + _THREADS_END_SECONDS
-        new = [thread for thread in threading.enumerate() if thread not in self._threads]
-        while any(thread.is_alive() or thread.ident is None for thread in new) and time.monotonic() < deadline:
+        """Return what there is now and was not then.
+
+        What is about to end is given the time to: threads, and the other ends of connections, where the author's
+        receiver is in this process.
+        """
+        deadline = time.monotonic() + _SETTLE_SECONDS
+        while (new := self._new()) and time.monotonic() < deadline:
             time.sleep(0.005)
+        return new
+
+    def _new(self) -> list[str]:
         files = [f"file {target}" for number, target in _descriptors().items() if number not in self._descriptors]
-        return files + [f"thread {thread.name}" for thread in new if thread.is_alive()]
+        return files + [f"thread {thread.name}" for thread in threading.enumerate() if thread not in self._threads]
 
 
 def _descriptors() -> dict[str, str]:
