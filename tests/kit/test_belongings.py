@@ -33,11 +33,12 @@ def test_an_open_file_is_left_over_and_the_listing_of_files_is_not(monkeypatch: 
 def test_what_ends_a_little_later_is_not_left_over() -> None:
     """Such as the accepted end of a connection that was left, of a server in this process that is slow to notice."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        has_left = threading.Event()
+        is_accepted, has_left = threading.Event(), threading.Event()
 
         def serve() -> None:
             accepted, _ = server.accept()
             with accepted:
+                is_accepted.set()
                 has_left.wait(20)
                 time.sleep(0.3)  # slow to notice
 
@@ -45,7 +46,7 @@ def test_what_ends_a_little_later_is_not_left_over() -> None:
         thread.start()
         before = _watching.Belongings()
         with socket.create_connection(server.getsockname()):
-            pass
+            assert is_accepted.wait(20)
         has_left.set()
         assert before.left_over() == []
         thread.join()
