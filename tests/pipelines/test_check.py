@@ -349,6 +349,16 @@ class Plugin(Exporter):
         pass
 """
 
+UNTIL_IT_IS_SAID = """
+import logging, threading
+is_said = threading.Event()
+class Waiting(logging.Handler):
+    def emit(self, record):
+        is_said.set()
+logging.getLogger("tracarbon").addHandler(Waiting())
+assert is_said.wait(60)
+"""
+
 
 class TestBrokenPlugins:
     def said_of(
@@ -483,10 +493,10 @@ class TestBrokenPlugins:
             tmp_path / "packages",
             "slow-dist",
             entry_points={"tracarbon.exporters": {"slow": "slow_plugin:Plugin"}},
-            modules={"slow_plugin": f"import time\ntime.sleep(3.5)\n{EXPORTER}"},
+            modules={"slow_plugin": UNTIL_IT_IS_SAID + EXPORTER},
         )
         (tmp_path / "pipeline.toml").write_text("[sensors.estimate]\n[exporters.slow]\n")
-        env = environment(PYTHONPATH=str(tmp_path / "packages"))
+        env = environment(is_patient=False, PYTHONPATH=str(tmp_path / "packages"))
         checked = run("check", "-c", "pipeline.toml", cwd=tmp_path, env=env)
         assert checked.status == 0
         assert "exporter slow, from slow-dist 1.0.0: its import takes longer than 3 s" in checked.stderr
@@ -539,19 +549,19 @@ class TestBrokenPlugins:
             modules={},
             requires=["tracarbon-core<0.1"],
         )
-        env = environment(PYTHONPATH=str(tmp_path / "packages"))
+        env = environment(PYTHONPATH=str(tmp_path / "packages"), PATIENCE_SECONDS="8")
         listed = run("plugins", cwd=tmp_path, env=env)
         assert listed.status == 0
         reasons = {line.split()[1]: line.split(None, 4)[4:] for line in listed.stdout.splitlines()}
-        assert reasons["hanging"] == ["its import did not end within 3 s"]
+        assert reasons["hanging"] == ["its import did not end within 8 s"]
         assert reasons["failing"] == ["it cannot be imported: ZeroDivisionError: division by zero"]
         assert reasons["leaving"] == ["it cannot be imported: SystemExit: 3"]
         assert reasons["old"][0].startswith("it was made for tracarbon-core <0.1, and ")
         assert reasons["estimate"] == reasons["stdout"] == []
         shown = run("plugins", "hanging", cwd=tmp_path, env=env)
-        assert shown.stdout == "sensor hanging, from broken-dist 1.0.0\n  its import did not end within 3 s\n"
+        assert shown.stdout == "sensor hanging, from broken-dist 1.0.0\n  its import did not end within 8 s\n"
         doctor = run("doctor", cwd=tmp_path, env=env)
-        assert re.search(r"^  hanging +does not work: it did not say within 3 s", doctor.stdout, re.M)
+        assert re.search(r"^  hanging +does not work: it did not say within 8 s", doctor.stdout, re.M)
         assert re.search(r"^  old +does not work: it was made for tracarbon-core", doctor.stdout, re.M)
         assert doctor.status == 0
 

@@ -16,11 +16,16 @@ from tracarbon._states import Component, Components, ComponentState
 from tracarbon.exporters import Batch, Window
 from tracarbon.hooks import HookDispatcher, Moments, hookimpl
 
-from tests.pipelines.support import run, start, wait_until
+from tests.pipelines.support import environment, run, start, wait_until
 from tests.support.fakes import RecordingExporter, Rig
 
 MOST_WAITING = 1000
 BROKEN = "tracarbon_window_closed: RuntimeError: the hook is broken"
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tracarbon.hooks._LAST_SECONDS", 60.0)
 
 
 def write_pipeline(folder: Path, tables: str) -> None:
@@ -160,7 +165,8 @@ class TestSlowHook:
 
     def test_it_is_left_behind_at_the_end(self, tmp_path: Path) -> None:
         write_pipeline(tmp_path, '[hooks.acme_slow]\nuntil = "never"\n')
-        result = run("run", "-c", "pipeline.toml", "--duration", "200ms", cwd=tmp_path)
+        env = environment(is_patient=False)
+        result = run("run", "-c", "pipeline.toml", "--duration", "200ms", cwd=tmp_path, env=env)
         assert result.status == 0
         assert "hooks did not come to their end within 2 s" in result.stderr
         assert "tracarbon report: " in result.stderr

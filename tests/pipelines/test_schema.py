@@ -568,10 +568,11 @@ class TestOddPlugins:
             entry_points={"tracarbon.exporters": {"hanging": "hanging_plugin:Plugin"}},
             modules={"hanging_plugin": "import threading\nthreading.Event().wait()\n"},
         )
-        result = run("schema", cwd=tmp_path, env=environment(PYTHONPATH=str(tmp_path / "packages")))
+        env = environment(PYTHONPATH=str(tmp_path / "packages"), PATIENCE_SECONDS="8")
+        result = run("schema", cwd=tmp_path, env=env)
         assert result.status == 0
         assert result.stderr == (
-            "tracarbon: exporter hanging, from hanging-dist 1.0.0: left out, it could not be imported within 3 s\n"
+            "tracarbon: exporter hanging, from hanging-dist 1.0.0: left out, it could not be imported within 8 s\n"
         )
         assert "exporter.json" in json.loads(result.stdout)["$defs"]
         assert "exporter.hanging" not in json.loads(result.stdout)["$defs"]

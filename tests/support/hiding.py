@@ -4,7 +4,9 @@ from pathlib import Path
 
 _CODE = """
 import importlib.metadata
+import importlib.util
 import sys
+from importlib.machinery import PathFinder
 
 find = importlib.metadata.MetadataPathFinder.find_distributions
 
@@ -23,12 +25,16 @@ def find_others(context=importlib.metadata.DistributionFinder.Context()):
 
 importlib.metadata.MetadataPathFinder.find_distributions = staticmethod(find_others)
 sys.meta_path.insert(0, Hidden)
+
+folders = sys.path[1 + sys.path.index({folder!r}) :]
+if another := PathFinder.find_spec("sitecustomize", folders):
+    another.loader.exec_module(importlib.util.module_from_spec(another))
 """
 
 
 def hiding(distribution: str, folder: Path) -> dict[str, str]:
     """Return the variable with which a Python does not find a distribution; `folder` is made for what does it."""
     folder.mkdir()
-    code = _CODE.format(package=distribution.replace("-", "_"), distribution=distribution)
+    code = _CODE.format(package=distribution.replace("-", "_"), distribution=distribution, folder=str(folder))
     (folder / "sitecustomize.py").write_text(code)
     return {"PYTHONPATH": str(folder)}

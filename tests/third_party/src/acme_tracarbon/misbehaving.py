@@ -1,5 +1,6 @@
 """Plugins as bad as they come: they hang, they block everybody, they fail."""
 
+import sys
 import time
 from pathlib import Path
 
@@ -49,6 +50,7 @@ class BlockingSensor(Sensor):
     async def get_energy_usage(self) -> EnergyUsage:
         """Answer, or block."""
         if self.answers <= 0:
+            print("acme_blocking blocks", file=sys.stderr, flush=True)
             time.sleep(self.seconds)
         self.answers -= 1
         return EnergyUsage(devices=[DeviceUsage(_DEVICE, 5.0)])

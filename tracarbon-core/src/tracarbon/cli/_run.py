@@ -31,6 +31,7 @@ from tracarbon.metrics import Batch
 from tracarbon.report import ReportRecorder, TracarbonReport
 
 _ONCE_SECONDS = 1.0
+_NO_TICK_SECONDS = 3600.0  # none comes before the end of a single window, however late that is
 _MOST_LOSSES = 20
 _LOSS = re.compile(r"\b(is|are) lost\b")
 _LEAVE_SECONDS = 2 * FLUSH_SECONDS + 3.0  # for hanging generators, and then for hanging exporters
@@ -43,7 +44,7 @@ def main(options: argparse.Namespace) -> int:
     pipeline = assemble(plan)
     if options.once:
         duration = interval or _ONCE_SECONDS
-        pipeline.interval_seconds = pipeline.first_window_seconds = 4 * duration
+        pipeline.interval_seconds = pipeline.first_window_seconds = max(4 * duration, _NO_TICK_SECONDS)
     return _Run(plan, pipeline, duration).run()
 
 
