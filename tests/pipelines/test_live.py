@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -12,13 +12,17 @@ from tests.pipelines.test_documented_scripts import run_script
 from tests.support.web_server import Server, json_answer, serving, status
 
 KEY = "SECRET-KEY"
-NOW = datetime.now(UTC).replace(minute=0, second=0, microsecond=0).isoformat()
-ANSWER = {"zone": "FR", "carbonIntensity": 77.0, "datetime": NOW}
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
-    with serving(json_answer(ANSWER)) as server:
+def instant() -> str:
+    """Of the figure, the next of which is a while off."""
+    return (datetime.now(UTC) - timedelta(minutes=20)).replace(microsecond=0).isoformat()
+
+
+@pytest.fixture
+def server(instant: str) -> Iterator[Server]:
+    with serving(json_answer({"zone": "FR", "carbonIntensity": 77.0, "datetime": instant})) as server:
         yield server
 
 
@@ -40,10 +44,10 @@ ONCE = (
 )
 
 
-def test_of_the_command(tmp_path: Path, server: Server) -> None:
+def test_of_the_command(tmp_path: Path, server: Server, instant: str) -> None:
     done = run(*ONCE, cwd=tmp_path, env=settings(server))
     assert done.status == 0, done.stderr
-    assert f"carbon intensity of fr: 77 g/kWh, live {NOW}" in done.stderr
+    assert f"carbon intensity of fr: 77 g/kWh, live {instant}" in done.stderr
     records = [*figures(read_records(tmp_path / "tracarbon_export.json"), "carbon_emission_host")]
     assert {record["tags"]["source"] for record in records} == {"CO2SignalAPI"}
     assert [(path, headers["auth-token"]) for path, headers in server.requests] == [("/?zone=FR", KEY)]

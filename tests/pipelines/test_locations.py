@@ -12,24 +12,37 @@ from tests.pipelines.support import Result, environment, figures, read_records, 
 from tests.support.web_server import Server, hang, json_answer, serving, status
 
 KEY = "SECRET-KEY"
-HOUR = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
-SINCE, UNTIL = (f"{HOUR + timedelta(minutes=minutes):%Y-%m-%dT%H:%MZ}" for minutes in (0, 30))
-HALF_HOUR = {"from": SINCE, "to": UNTIL, "intensity": {"forecast": 266, "actual": 250}}
-ANSWER = {"zone": "DE", "carbonIntensity": 300, "datetime": HOUR.isoformat(), "emissionFactorType": "direct"}
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
-    with serving(json_answer({**ANSWER, "data": [HALF_HOUR], "country": "DE"})) as server:
+def instant() -> datetime:
+    """Of the figures, the next of which is a while off."""
+    return (datetime.now(UTC) - timedelta(minutes=20)).replace(second=0, microsecond=0)
+
+
+@pytest.fixture
+def server(instant: datetime) -> Iterator[Server]:
+    since, until = (f"{at:%Y-%m-%dT%H:%MZ}" for at in (instant, instant + timedelta(minutes=30)))
+    half_hour = {"from": since, "to": until, "intensity": {"forecast": 266, "actual": 250}}
+    answer = {
+        "zone": "DE",
+        "carbonIntensity": 300,
+        "datetime": instant.isoformat(),
+        "emissionFactorType": "direct",
+        "data": [half_hour],
+        "country": "DE",
+    }
+    with serving(json_answer(answer)) as server:
         yield server
 
 
-def run_with(location: str, folder: Path, more: str = "", **variables: str) -> Result:
+def run_with(location: str, folder: Path, more: str = "", *, is_patient: bool = True, **variables: str) -> Result:
     (folder / "pipeline.toml").write_text(
         f'interval = "100ms"\n[location]\n{location}\n[generators.energy]\n[generators.carbon]\n{more}\n'
         '[exporters.json]\npath = "records.jsonl"\n'
     )
-    return run("run", "-c", "pipeline.toml", "--duration", "250ms", cwd=folder, env=environment(**variables))
+    env = environment(is_patient=is_patient, **variables)
+    return run("run", "-c", "pipeline.toml", "--duration", "250ms", cwd=folder, env=env)
 
 
 def tags_of(folder: Path) -> dict[str, str]:
@@ -38,30 +51,30 @@ def tags_of(folder: Path) -> dict[str, str]:
     return tags
 
 
-def test_electricity_maps(tmp_path: Path, server: Server) -> None:
+def test_electricity_maps(tmp_path: Path, server: Server, instant: datetime) -> None:
     done = run_with(
         f'plugin = "electricitymaps"\nzone = "DE"\napi_key = {{ env = "MAPS" }}\nurl = "{server.url}/?zone="',
         tmp_path,
         MAPS=KEY,
     )
     assert done.status == 0, done.stderr
-    assert f"carbon intensity of de: 300 g/kWh, live direct {HOUR.isoformat()}" in done.stderr
+    assert f"carbon intensity of de: 300 g/kWh, live direct {instant.isoformat()}" in done.stderr
     assert tags_of(tmp_path)["source"] == "CO2SignalAPI"
     assert len(server.requests) == 1
     assert KEY not in done.stdout + done.stderr + (tmp_path / "records.jsonl").read_text()
 
 
-def test_great_britain(tmp_path: Path, server: Server) -> None:
+def test_great_britain(tmp_path: Path, server: Server, instant: datetime) -> None:
     done = run_with(f'plugin = "uk"\nurl = "{server.url}"', tmp_path)
     assert done.status == 0, done.stderr
-    assert f"carbon intensity of gb: 250 g/kWh, live actual {SINCE}" in done.stderr
+    assert f"carbon intensity of gb: 250 g/kWh, live actual {instant:%Y-%m-%dT%H:%MZ}" in done.stderr
     assert tags_of(tmp_path)["source"] == "carbonintensity.org.uk"
     assert len(server.requests) == 1
 
 
 def test_a_service_that_hangs_is_said(tmp_path: Path, server: Server) -> None:
     server.respond = hang
-    done = run_with(f'plugin = "uk"\nurl = "{server.url}"', tmp_path)
+    done = run_with(f'plugin = "uk"\nurl = "{server.url}"', tmp_path, "[sensors.estimate]", is_patient=False)
     assert done.status == 0
     assert "degraded: no live carbon intensity: there is no answer yet; the yearly average is used" in done.stderr
 
