@@ -2,8 +2,10 @@
 
 import signal
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
@@ -12,8 +14,8 @@ from pathlib import Path
 import pytest
 from tracarbon.locations._intensity import find_factor
 
-from tests.pipelines.support import Record, figures, read_records, start_in_overlay, wait_until
-from tests.support.feeder import Event, Truth, start_feeder
+from tests.pipelines.support import Program, Record, figures, read_records, records_so_far, start_in_overlay, wait_until
+from tests.support.feeder import Event, Feeder, Truth
 from tests.support.overlay import overlay_available
 from tests.support.powercap_tree import PowercapTree, one_socket, two_sockets_eight_zones
 
@@ -21,12 +23,7 @@ pytestmark = pytest.mark.skipif(overlay_available() is not None, reason=str(over
 
 PACKAGE_0, DRAM_0, PACKAGE_1, DRAM_1 = "intel-rapl:0", "intel-rapl:0:2", "intel-rapl:1", "intel-rapl:1:2"
 WATTS = {PACKAGE_0: 50.0, DRAM_0: 4.0, PACKAGE_1: 30.0, DRAM_1: 3.0}
-EVENTS = [
-    Event(3.0, "wrap", PACKAGE_0),
-    Event(3.8, "reset", PACKAGE_1),
-    Event(4.6, "garble", DRAM_0),
-    Event(6.2, "restore", DRAM_0),
-]
+WRAP = Event(1.0, "wrap", PACKAGE_0)
 PIPELINE = """
 interval = "400ms"
 
@@ -47,14 +44,72 @@ class Run:
     records: list[Record]
     log: str
     truth: Truth
-    wall_offset: float
 
-    def window_end(self, record: Record) -> float:
-        return datetime.fromisoformat(record["timestamp"]).timestamp() - self.wall_offset
+    @staticmethod
+    def window_end(record: Record) -> float:
+        return datetime.fromisoformat(record["timestamp"]).timestamp()
 
     @property
     def window_ends(self) -> list[float]:
         return sorted({self.window_end(record) for record in self.records})
+
+
+class Script:
+    """What happens to the machine, each step once the command has said what it makes of the one before."""
+
+    def __init__(self, program: Program, feeder: Feeder, path: Path) -> None:
+        self.program = program
+        self.feeder = feeder
+        self.path = path
+
+    def next_windows(self, count: int = 2) -> None:
+        """Wait until so many windows were closed; with two, one of them was opened after this call."""
+        wanted = len(self.window_ends()) + count
+        wait_until(lambda: len(self.window_ends()) >= wanted, "another window")
+
+    def window_ends(self) -> set[str]:
+        return {record["timestamp"] for record in records_so_far(self.path)}
+
+    def play(self) -> None:
+        self.next_windows(1)
+        self.feeder.go_on()
+        wait_until(lambda: self.feeder.elapsed_seconds > WRAP.at, "the wrap")
+        self.next_windows()
+        self.be_quiet()
+        self.feeder.do("reset", PACKAGE_1, lost_uj=5_000_000)
+        self.program.wait_for("sensor rapl works again", "stderr")
+        self.feeder.go_on()
+        self.feeder.do("garble", DRAM_0)
+        self.program.wait_for("sensor rapl degraded: dram-0: ", "stderr")
+        self.next_windows()
+        self.feeder.do("restore", DRAM_0)
+        self.program.wait_for("sensor rapl works again", "stderr", times=2)
+        self.next_windows()
+        self.program.send(signal.SIGSTOP)
+        time.sleep(1.5)
+        self.program.send(signal.SIGCONT)
+        self.next_windows()
+        self.be_quiet()
+
+    def be_quiet(self) -> None:
+        """Use nothing any more, and wait until all that was used has been read."""
+        self.feeder.hold()
+        self.next_windows(3)
+
+
+@contextmanager
+def feeding(tree: PowercapTree) -> Iterator[Feeder]:
+    """Use energy in a thread of this process; nothing as yet."""
+    feeder = Feeder(tree, WATTS, period_seconds=0.01, events=[WRAP], longest_step_seconds=0.1)
+    feeder.hold()
+    over = threading.Event()
+    thread = threading.Thread(target=feeder.run, args=(over,))
+    thread.start()
+    try:
+        yield feeder
+    finally:
+        over.set()
+        thread.join()
 
 
 @pytest.fixture(scope="module")
@@ -62,55 +117,35 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("run")
     (folder / "pipeline.toml").write_text(PIPELINE)
     tree = PowercapTree(folder / "sys", two_sockets_eight_zones())
-    feeder = start_feeder(tree.root, WATTS, folder / "truth.json", period_seconds=0.01, events=EVENTS)
-    started = time.monotonic()
-    try:
-        with start_in_overlay(tree, "run", "-c", "pipeline.toml", cwd=folder) as program:
-            wait_until(lambda: bool(read_records(folder / "records.jsonl")), "the first window")
-            assert time.monotonic() - started < EVENTS[0].at, "this machine is too slow for the script of events"
-            wait_until(lambda: time.monotonic() - started > EVENTS[-1].at + 1.2, "the end of the script")
-            program.send(signal.SIGSTOP)
-            time.sleep(1.5)
-            program.send(signal.SIGCONT)
-            time.sleep(0.6)
-            result = program.stop()
-    finally:
-        feeder.terminate()
-        feeder.wait()
+    tree.set(PACKAGE_1, 10**11)  # so that it is not soon there again after its reset
+    with (
+        feeding(tree) as feeder,
+        start_in_overlay(tree, "run", "-c", "pipeline.toml", cwd=folder) as program,
+    ):
+        Script(program, feeder, folder / "records.jsonl").play()
+        result = program.stop()
     assert result.status == 0, result.stderr
-    return Run(
-        read_records(folder / "records.jsonl"),
-        result.stderr,
-        Truth.load(folder / "truth.json"),
-        time.time() - time.monotonic(),
-    )
+    return Run(read_records(folder / "records.jsonl"), result.stderr, feeder.truth)
 
 
 def test_no_joule_is_lost_or_invented(run: Run) -> None:
-    """The sum over all records is the true energy, less the one window that was named as lost.
+    """The sum over all records is the true energy, less what a reset hides.
 
-    A counter moves in steps: a reading may show up to one step less than the truth at its instant, and the window's end
-    is noted a moment after the reading. So each boundary (the first and the last reading of every zone, and the two
-    readings around the lost window) is known to one step of its zone, the largest that the feeder really made.
+    Nothing else is used while the first and the last reading are taken, and while a counter is reset: so it does not
+    matter when exactly that is, and the sums have to be the same to the last microjoules.
     """
-    host = list(figures(run.records, "energy_consumption_host"))
-    first, last = host[0], host[-1]
-    start, end = run.window_end(first) - first["covered_seconds"], run.window_end(last)
-    assert start < run.truth.start + EVENTS[0].at
-    lost_start, lost_end = lost_window(run)
-    true_joules = sum(run.truth.joules_between(zone, start, end) for zone in WATTS)
-    lost_joules = run.truth.joules_between(PACKAGE_1, lost_start, lost_end)
-    tolerance = 2 * sum(map(run.truth.step_joules, WATTS)) + 2 * run.truth.step_joules(PACKAGE_1)
-    joules = sum(record["value"] * record["covered_seconds"] for record in host)
-    assert joules == pytest.approx(true_joules - lost_joules, rel=0, abs=tolerance)
-    assert tolerance < 0.1 * true_joules, "the feeder was held up too often for this to say anything"
+    true_joules = sum(run.truth.joules_between(zone, run.truth.start, run.truth.end) for zone in WATTS)
+    joules = sum(
+        record["value"] * record["covered_seconds"] for record in figures(run.records, "energy_consumption_host")
+    )
+    assert joules == pytest.approx(true_joules, rel=1e-6)
+    assert true_joules > sum(WATTS.values()) * WRAP.at
 
 
-def lost_window(run: Run) -> tuple[float, float]:
-    """The one window in which the processors' energy is unknown."""
+def test_the_processors_are_unknown_in_one_window(run: Run) -> None:
+    """That of the reset."""
     known = {run.window_end(record) for record in figures(run.records, "energy_consumption_cpu")}
-    [window] = [(start, end) for start, end in pairwise(run.window_ends) if end not in known]
-    return window
+    assert len([end for end in run.window_ends if end not in known]) == 1
 
 
 def test_exactly_what_was_lost_is_named(run: Run) -> None:
@@ -143,12 +178,12 @@ def test_late_tick_has_a_longer_window(run: Run) -> None:
     windows = [record["window_seconds"] for record in figures(run.records, "carbon_emission_cpu")]
     assert max(windows) > 1.4
     # The schedule is start + n x interval regardless: no burst makes up for what was missed.
-    assert len(windows) < 30
-    for earlier, later in pairwise(run.records):
-        if earlier["timestamp"] != later["timestamp"]:
-            assert later["window_seconds"] == pytest.approx(
-                run.window_end(later) - run.window_end(earlier), abs=0.002
-            ), later
+    assert len(windows) <= (run.window_ends[-1] - run.window_ends[0]) / 0.4 + 3
+    lengths = {end: end - start for start, end in pairwise(run.window_ends)}
+    said = {run.window_end(record): record["window_seconds"] for record in run.records}
+    # One that a slow machine dated late, or closed without a reading, differs, and so does the one after it.
+    different = [end for end, seconds in lengths.items() if said[end] != pytest.approx(seconds, abs=0.002)]
+    assert len(different) <= len(lengths) / 4
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ SIGTERM, and then writes the truth. All times are those of CLOCK_MONOTONIC, whic
 
 import argparse
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -101,7 +102,12 @@ class Truth:
 
 
 class Feeder:
-    """Advances the counters of `tree` by `watts` (zone key to watts), once per period, until told to stop."""
+    """Advances the counters of `tree` by `watts` (zone key to watts), once per period, until told to stop.
+
+    A feeder that was held up makes one long step; with `longest_step_seconds` it rather uses less than the watts, as it
+    uses nothing between `hold` and `go_on`. The truth has what was used. Other threads may hold it, and have it `do`
+    something to a zone.
+    """
 
     def __init__(
         self,
@@ -111,6 +117,7 @@ class Feeder:
         period_seconds: float = 0.02,
         events: Sequence[Event] = (),
         clock: Callable[[], float] = time.monotonic,
+        longest_step_seconds: float = math.inf,
     ) -> None:
         self._tree = tree
         self._watts = dict(watts)
@@ -125,6 +132,10 @@ class Feeder:
         self._unreachable: set[str] = set()
         self._clock = clock
         self._log: list[tuple[float, tuple[float, ...]]] = []
+        self._longest_step_seconds = longest_step_seconds
+        self._is_held = False
+        self._elapsed = self._unused_seconds = 0.0
+        self._lock = threading.Lock()
 
     @property
     def truth(self) -> Truth:
@@ -147,16 +158,49 @@ class Feeder:
 
     def tick(self, now: float) -> None:
         """Bring every counter to where it is at `now`; the first call starts the time."""
+        with self._lock:
+            self._pass_time(now)
+            while self._events and self._events[0].at <= self._elapsed:
+                self._apply(self._events.pop(0), self._elapsed)
+            joules = []
+            for key, watts in self._watts.items():
+                used_uj = int(watts * self._elapsed * 1e6)
+                joules.append(used_uj / 1e6)
+                if key not in self._unreachable:
+                    self._tree.set(key, (self._origins_uj[key] + used_uj) % self._ranges_uj[key])
+            self._log.append((now, tuple(joules)))
+
+    @property
+    def elapsed_seconds(self) -> float:
+        """How long the zones have used their watts by now."""
+        return self._elapsed
+
+    def hold(self) -> None:
+        """Let the zones use nothing until `go_on`."""
+        with self._lock:
+            self._is_held = True
+
+    def go_on(self) -> None:
+        """Let the zones use their watts again."""
+        with self._lock:
+            self._is_held = False
+
+    def do(self, action: Action, key: str, *, lost_uj: int = 0) -> None:
+        """Let something happen to a zone now, other than a wrap.
+
+        After a reset the counter shows `lost_uj`: energy that nobody can tell from the rest, and no part of the truth.
+        """
+        with self._lock:
+            self._apply(Event(self._elapsed, action, key), self._elapsed)
+            self._origins_uj[key] += lost_uj
+
+    def _pass_time(self, now: float) -> None:
         start = self._log[0][0] if self._log else now
-        while self._events and start + self._events[0].at <= now:
-            self._apply(self._events.pop(0), now - start)
-        joules = []
-        for key, watts in self._watts.items():
-            used_uj = int(watts * (now - start) * 1e6)
-            joules.append(used_uj / 1e6)
-            if key not in self._unreachable:
-                self._tree.set(key, (self._origins_uj[key] + used_uj) % self._ranges_uj[key])
-        self._log.append((now, tuple(joules)))
+        elapsed = now - start - self._unused_seconds
+        step = elapsed - self._elapsed
+        used = 0.0 if self._is_held else min(step, self._longest_step_seconds)
+        self._unused_seconds += step - used
+        self._elapsed = elapsed - (step - used)
 
     def _apply(self, event: Event, elapsed: float) -> None:
         inside = {key for key in self._watts if key == event.key or key.startswith(f"{event.key}:")}
