@@ -294,6 +294,29 @@ def test_a_device_has_a_fidelity_of_its_own() -> None:
     assert composition.host.provenance.fidelity is Fidelity.ESTIMATED
 
 
+def test_a_device_has_a_method_of_its_own() -> None:
+    source = Source("aws", 0, Scope.HOST, Fidelity.MODELLED, 10.0, "table")
+    idle = Device("gpu", UsageType.GPU, Scope.EXTRA, method="at idle")
+    composition = compose([(0, Account(source, PACKAGE)), (1, Account(source, DRAM)), (2, Account(source, idle))])
+    methods = {it: component.provenance.method for it, component in composition.components.items()}
+    assert methods == {UsageType.CPU: "table", UsageType.MEMORY: "table", UsageType.GPU: "at idle"}
+    assert composition.host is not None
+    assert composition.host.provenance.method == "table; at idle"
+
+
+async def test_a_method_of_a_device_that_changes_is_told() -> None:
+    machine = Machine(aws=Modelled)
+    view = machine.view()
+    for method in ("at idle", "by load"):
+        machine.second()
+        machine.record("aws", {Device("gpu", UsageType.GPU, Scope.EXTRA, method=method): 30.0})
+        machine.meter.close()
+        view.advance()
+        usage = await view.get_energy_usage()
+        assert usage.provenance[UsageType.GPU].method == method
+        assert [reading.provenance.method for reading in usage.devices if reading.provenance] == [method]
+
+
 def test_nothing_is_made_of_nothing() -> None:
     composition = compose([])
     assert (composition.whole, composition.host, composition.components) == (None, None, {})

@@ -172,7 +172,9 @@ class TestCards:
         assert (card.device.scope, card.device.component) == (Scope.EXTRA, UsageType.GPU)
         assert usage.gpu_energy_usage == 8.1
         assert usage.host_energy_usage == pytest.approx(2.28 + 2.49 + 3.5 + 8.1)
-        assert usage.method == "ec2:g4dn.xlarge, gpu at idle since its load is unknown"
+        assert usage.method == card.device.method == "ec2:g4dn.xlarge, gpu at idle since its load is unknown"
+        others = [reading.device.method for reading in usage.devices if reading is not card]
+        assert others == ["ec2:g4dn.xlarge"] * 3
 
     async def test_amds_driver_tells_their_load(self, machine: Machine, tmp_path: Path) -> None:
         """Of two cards, 0 and 20 % at first, 10 and 50 % at last: 20 % in the mean of all."""
@@ -214,12 +216,19 @@ class TestCards:
         cards = [Device(f"gpu-{n}", UsageType.GPU, Scope.EXTRA, tags=(("uuid", str(n)),)) for n in range(4)]
         readings = [DeviceUsage(card, 60.0, 10.0) for card in cards]
         meter.record("aws", await model.get_energy_usage(), machine.clock.monotonic())
-        meter.record("nvidia", EnergyUsage(devices=readings), machine.clock.monotonic())
+        meter.record("nvidia", EnergyUsage(devices=readings, method="nvml-counter"), machine.clock.monotonic())
         meter.close()
         view.advance()
         usage = await view.get_energy_usage()
         assert usage.gpu_energy_usage == pytest.approx(240.0)
         assert usage.host_energy_usage == pytest.approx(27.36 + 29.86 + 42.0 + 240.0)
+        methods = {component: origin.method for component, origin in usage.provenance.items()}
+        assert methods == {
+            UsageType.HOST: "ec2:g4dn.12xlarge; nvml-counter",
+            UsageType.CPU: "ec2:g4dn.12xlarge",
+            UsageType.MEMORY: "ec2:g4dn.12xlarge",
+            UsageType.GPU: "nvml-counter",
+        }
         assert usage.provenance[UsageType.GPU].sensor == "nvidia"
 
 

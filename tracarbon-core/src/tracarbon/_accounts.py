@@ -56,6 +56,11 @@ class Account:
         """How good its figures are."""
         return self.device.fidelity or self.source.fidelity
 
+    @property
+    def method(self) -> str | None:
+        """How its figures are obtained."""
+        return self.device.method or self.source.method
+
     def add(self, reading: DeviceUsage, at: float, opened_at: float, took_seconds: float = 0.0) -> bool:
         """Add a reading taken at the monotonic second `at`; what it covers from before `opened_at` is not ours.
 

@@ -68,11 +68,11 @@ def compose(accounts: Sequence[tuple[int, Account]]) -> Composition:
 def _component(parts: Iterable[Part]) -> Component:
     ordered = tuple(parts)
     sources = {part.account.source: None for part in ordered}
-    methods = {source.method: None for source in sources if source.method}
+    methods = {part.account.method: None for part in ordered}
     provenance = Provenance(
         sensor="+".join(source.name for source in sources),
         fidelity=max((part.account.fidelity for part in ordered), key=lambda fidelity: fidelity.rank),
-        method="; ".join(methods) or None,
+        method="; ".join(filter(None, methods)) or None,
     )
     return Component(ordered, provenance)
 

@@ -351,7 +351,7 @@ class _WindowReading:
             joules, seconds, low, high = self._gains[index]
             if seconds > 0:
                 band = Band(low / seconds, high / seconds) if low < joules or high > joules else None
-                origin = Provenance(account.source.name, account.fidelity, seconds, account.source.method, band)
+                origin = Provenance(account.source.name, account.fidelity, seconds, account.method, band)
                 readings.append(DeviceUsage(account.device, joules / seconds, seconds, band, origin))
         return readings
 

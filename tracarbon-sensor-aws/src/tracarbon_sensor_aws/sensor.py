@@ -186,7 +186,7 @@ class AWSEC2EnergyConsumption(EnergyConsumption):
             self._check_type()
         self._check_figures()
         self._warn()
-        self._devices = _Devices(_fidelity(self.power))
+        self._devices = _Devices(self.power)
 
     def _check_figures(self) -> None:
         if self.has_gpu and self.power.gpu is None:
@@ -210,16 +210,16 @@ class AWSEC2EnergyConsumption(EnergyConsumption):
 
     def _usage(self, mean: MeanLoad, memory_load: float, gpu_mean: float | None) -> EnergyUsage:
         assert self._devices is not None
-        method, seconds = self.power.method, mean.seconds
+        seconds = mean.seconds
         cpu = DeviceUsage(self._devices.cpu, watts_at(self._cpu_curve(), mean.load), seconds)
         memory = DeviceUsage(self._devices.memory, watts_at(self._memory_curve(), memory_load), seconds)
         machine = DeviceUsage(self._devices.machine, self.delta_full_machine, seconds)
         devices, gpu = [cpu, memory, machine], None
         curve = self._gpu_curve()
         if curve is not None:
-            band = None if gpu_mean is not None else Band(curve[0], curve[-1])
-            method += ", gpu at idle since its load is unknown" if gpu_mean is None else ", gpu by sampled load"
-            gpu = DeviceUsage(self._devices.gpu, watts_at(curve, gpu_mean or 0.0), seconds, band)
+            card = self._devices.gpu_at_idle if gpu_mean is None else self._devices.gpu_by_load
+            band = Band(curve[0], curve[-1]) if gpu_mean is None else None
+            gpu = DeviceUsage(card, watts_at(curve, gpu_mean or 0.0), seconds, band)
             devices.append(gpu)
         return EnergyUsage(
             host_energy_usage=sum(device.watts for device in devices),
@@ -228,7 +228,7 @@ class AWSEC2EnergyConsumption(EnergyConsumption):
             gpu_energy_usage=gpu.watts if gpu else None,
             window_seconds=seconds,
             devices=devices,
-            method=method,
+            method=self.power.method if gpu is None else gpu.device.method,
         )
 
     def _gpu_curve(self) -> Curve | None:
@@ -254,13 +254,19 @@ class _MeanOfEnds:
 
 
 class _Devices:
-    """The parts of the instance. `machine` is its share of what the machine draws besides them."""
+    """The parts of the instance. `machine` is its share of what the machine draws besides them.
 
-    def __init__(self, fidelity: Fidelity) -> None:
-        self.cpu = Device("cpu", UsageType.CPU, Scope.HOST, fidelity=fidelity)
-        self.memory = Device("memory", UsageType.MEMORY, Scope.HOST, fidelity=fidelity)
-        self.machine = Device("machine", UsageType.HOST, Scope.HOST, fidelity=fidelity)
-        self.gpu = Device("gpu", UsageType.GPU, Scope.EXTRA, fidelity=fidelity)
+    Each has a method of its own: what is true of the graphics cards alone is no provenance of the others.
+    """
+
+    def __init__(self, power: InstancePower) -> None:
+        fidelity, method = _fidelity(power), power.method
+        self.cpu = Device("cpu", UsageType.CPU, Scope.HOST, fidelity=fidelity, method=method)
+        self.memory = Device("memory", UsageType.MEMORY, Scope.HOST, fidelity=fidelity, method=method)
+        self.machine = Device("machine", UsageType.HOST, Scope.HOST, fidelity=fidelity, method=method)
+        gpu = Device("gpu", UsageType.GPU, Scope.EXTRA, fidelity=fidelity)
+        self.gpu_at_idle = replace(gpu, method=f"{method}, gpu at idle since its load is unknown")
+        self.gpu_by_load = replace(gpu, method=f"{method}, gpu by sampled load")
 
 
 def _power_of(instance_type: str) -> InstancePower:

@@ -91,6 +91,7 @@ class Device:
             out of the containing device's: the graphics part of a package is not CPU.
         fidelity: where it differs from the sensor's.
         tags: identity beyond the name, such as a UUID.
+        method: how its figures are obtained, where that is not what the sensor's `EnergyUsage.method` says.
     """
 
     name: str
@@ -99,6 +100,7 @@ class Device:
     within: str | None = None
     fidelity: Fidelity | None = None
     tags: tuple[tuple[str, str], ...] = ()
+    method: str | None = None
 
 
 @dataclass(slots=True)
