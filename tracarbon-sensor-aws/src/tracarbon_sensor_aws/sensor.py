@@ -28,6 +28,7 @@ from tracarbon_sensor_aws.instance import Instance, InstanceOptions, asked, prob
 logger = logging.getLogger("tracarbon")
 
 _BYTES_PER_GB = 2**30
+_GPU_SAMPLING_SECONDS = 5.0
 
 
 class _TableFigure:
@@ -84,7 +85,8 @@ class AWSEC2EnergyConsumption(EnergyConsumption):
     """
 
     fidelity: ClassVar[Fidelity] = Fidelity.MODELLED
-    # CPU times add up in the kernel: two readings give the mean of all the time between.
+    # CPU times add up in the kernel: two readings give the mean of all the time between. The load of AMD's graphics
+    # cards does not; where there are some, the sensor is read more often.
     sampling_interval_seconds: ClassVar[float] = math.inf
 
     instance_type: str = field(default="", kw_only=False)
@@ -132,6 +134,8 @@ class AWSEC2EnergyConsumption(EnergyConsumption):
         self._load = CpuLoad(self.clock)
         self._memory_load = _MeanOfEnds()
         self._gpu_load = _MeanOfEnds()
+        if gpu_load(self.instance.host_root) is not None:
+            self.sampling_interval_seconds = _GPU_SAMPLING_SECONDS  # type: ignore[misc]
         if self.instance_type:
             self._check_type()
 
