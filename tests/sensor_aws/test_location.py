@@ -62,6 +62,12 @@ class TestRegions:
         [
             ("eu-west-9", "did you mean eu-west-3 or eu-west-2 or eu-west-1?"),
             ("eu-west1", "did you mean eu-west-1 or"),
+            ("euwest1", "did you mean eu-west-1 or"),
+            ("us", "did you mean us-west-2 or us-west-1 or us-east-2?"),  # and not Australia
+            ("me-west-1", "did you mean me-south-1 or me-central-1?"),
+            ("ca-east-1", "did you mean ca-west-1 or ca-central-1?"),
+            ("cn-south-1", "did you mean cn-north-1 or cn-northwest-1?"),
+            ("korea", "did you mean ap-northeast-2?"),
             ("ireland", "did you mean eu-west-1?"),
             ("nowhere", "it is like eu-west-1"),
         ],

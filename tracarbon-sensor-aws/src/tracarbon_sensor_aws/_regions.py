@@ -84,8 +84,12 @@ REGIONS = {
 def nearest_regions(name: str) -> list[str]:
     """Return the regions that somebody who wrote `name` may have meant, the likeliest first; at most three.
 
-    A region of the same part of the world is near, as is one whose country is named.
+    They are those of a country that is named; else those that begin with the same word, such as `eu`; else those that
+    are written alike.
     """
     wanted = name.strip().lower()
-    by_place = [region for region, known in REGIONS.items() if wanted and wanted in known.place.lower()]
-    return by_place[:3] or difflib.get_close_matches(wanted, REGIONS, n=3, cutoff=0.6)
+    words = set(wanted.split())
+    by_place = [region for region, known in REGIONS.items() if words and words <= set(known.place.lower().split())]
+    same_part = [region for region in REGIONS if region.partition("-")[0] == wanted.partition("-")[0]]
+    by_part = difflib.get_close_matches(wanted, same_part, n=3, cutoff=0.0)
+    return by_place[:3] or by_part or difflib.get_close_matches(wanted, REGIONS, n=3, cutoff=0.6)
