@@ -119,6 +119,22 @@ class TestAverage:
         assert power.memory == pytest.approx((6.272,) * 4)
         assert (power.gpu, power.delta_full_machine) == (None, 0.0)
 
+    @pytest.mark.parametrize(
+        ("instance_type", "vcpus", "by_name"),
+        [
+            ("hpc6a.48xlarge", 96, 192),
+            ("hpc6id.32xlarge", 64, 128),
+            ("m9x.medium", 2, 1),
+            ("t5.medium", 1, 2),  # each of a family `t` has two
+            ("db.t5.medium", 1, 2),
+        ],
+    )
+    def test_this_machine_knows_its_vcpus_better_than_its_name(
+        self, instance_type: str, vcpus: int, by_name: int
+    ) -> None:
+        assert find_power(instance_type, vcpus, 1.0, is_here=True).vcpus == vcpus
+        assert find_power(instance_type, vcpus, 1.0).vcpus == by_name
+
     def test_where_the_size_does_not_tell_this_machine_does(self) -> None:
         assert find_power("m9x.metal", vcpus=96, memory_gb=1.0).vcpus == 96
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import threading
 from collections import namedtuple
 from functools import partial
@@ -286,6 +287,22 @@ class TestWhatItIs:
         with serving(service) as server:
             assert await self.entered(ec2_machine(tmp_path), imds_endpoint=server.url) == "m5.large"
         assert service.asked == []
+
+    @pytest.mark.parametrize(
+        ("given", "said", "vcpus"),
+        [
+            ("", "hpc6a.48xlarge", 96),
+            ("hpc6a.48xlarge", "hpc6a.48xlarge", 96),
+            ("hpc6a.48xlarge", "m5.24xlarge", 192),  # another machine: its name is all that is known
+        ],
+    )
+    async def test_the_vcpus_of_this_machines_own_type_are_counted(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, said: str, vcpus: int
+    ) -> None:
+        monkeypatch.setattr(os, "cpu_count", lambda: 96)
+        where = instance.Instance(ec2_machine(tmp_path, said))
+        async with AWSEC2EnergyConsumption(given, instance=where) as model:
+            assert model.power.vcpus == vcpus
 
     async def test_xen_asks_the_service(self, tmp_path: Path, service: Imds) -> None:
         with serving(service) as server:

@@ -26,7 +26,9 @@ _FAMILY = re.compile(r"[a-z][a-z0-9-]*", re.ASCII)
 _SIZE = re.compile(r"nano|micro|small|medium|large|(\d{0,3})xlarge|metal(?:-(\d{1,3})xl)?", re.ASCII)
 _SIZES = ("nano", "micro", "small", "medium", "large", "xlarge", "2xlarge", "4xlarge", "8xlarge", "16xlarge", "metal")
 _WITH_CARDS = re.compile(r"[gp]\d", re.ASCII)
+_BURSTABLE = re.compile(r"(?:[a-z]+\.)?t\d", re.ASCII)
 _VCPUS = {"medium": 1, "large": 2}
+_VCPUS_OF_BURSTABLE = {**_VCPUS, "medium": 2}
 _VCPUS_PER_XLARGE = 4
 
 
@@ -69,16 +71,18 @@ class InstancePower:
     delta_full_machine: float
 
 
-def find_power(instance_type: str, vcpus: int, memory_gb: float) -> InstancePower:
+def find_power(instance_type: str, vcpus: int, memory_gb: float, *, is_here: bool = False) -> InstancePower:
     """Return the power of a type: its own, in proportion to the nearest size of its family, or the average.
 
     Args:
         instance_type: such as `m5.large`.
         vcpus: of this machine, where the type's name does not tell them.
         memory_gb: of this machine, for the average.
+        is_here: whether it is this machine's own type: then the average is that of `vcpus`, whatever the name tells.
+            Not every family keeps to it: a core of `hpc6a` is one virtual CPU.
     """
     family, size = _split(instance_type)
-    vcpus = _vcpus_of(size) or vcpus
+    own_vcpus, vcpus = vcpus, _vcpus_of(family, size) or vcpus
     nearest: dict[str, str] | None = None
     with files(__package__).joinpath("instance_power.csv").open("r", encoding="utf-8") as table:
         for row in csv.DictReader(table):
@@ -87,7 +91,7 @@ def find_power(instance_type: str, vcpus: int, memory_gb: float) -> InstancePowe
             if family and _split(row["instance_type"])[0] == family and _is_nearer(row, nearest, vcpus):
                 nearest = row
     if nearest is None:
-        return average_power(instance_type, vcpus, memory_gb)
+        return average_power(instance_type, own_vcpus if is_here else vcpus, memory_gb)
     return _scaled(_power(nearest), vcpus, f"ec2:{instance_type} as {nearest['instance_type']}")
 
 
@@ -120,13 +124,13 @@ def _split(instance_type: str) -> tuple[str, str]:
     return ".".join(part for part in parts if part != size) if size else "", size
 
 
-def _vcpus_of(size: str) -> int | None:
+def _vcpus_of(family: str, size: str) -> int | None:
     """Return the virtual processors that a size stands for in most families; `None` where it does not tell."""
     match = _SIZE.fullmatch(size)
     number = match and (match[2] or match[1])
     if size.endswith("xlarge") or number:
         return _VCPUS_PER_XLARGE * int(number or 1)
-    return _VCPUS.get(size)
+    return (_VCPUS_OF_BURSTABLE if _BURSTABLE.match(family) else _VCPUS).get(size)
 
 
 def _is_nearer(row: dict[str, str], other: dict[str, str] | None, vcpus: int) -> bool:

@@ -129,6 +129,7 @@ class AWSEC2EnergyConsumption(EnergyConsumption):
 
     def __post_init__(self) -> None:
         self._context: PluginContext | None = None
+        self._is_found_out = False
         self._power: InstancePower | None = None
         self._devices: _Devices | None = None
         self._load = CpuLoad(self.clock)
@@ -158,7 +159,9 @@ class AWSEC2EnergyConsumption(EnergyConsumption):
         if self._power is None:
             if not self.instance_type:
                 raise AWSSensorException("the instance type is not known before the sensor is entered; pass it")
-            self._power = _power_of(self.instance_type)
+            firmware = read_firmware(self.instance.host_root)
+            is_here = self._is_found_out or firmware.instance_type == self.instance_type
+            self._power = _power_of(self.instance_type, is_here=is_here)
         return self._power
 
     async def get_energy_usage(self) -> EnergyUsage:
@@ -188,6 +191,7 @@ class AWSEC2EnergyConsumption(EnergyConsumption):
                     f"the EC2 instance type is not known: {error}. Set instance_type in [sensors.aws], or pass it"
                 ) from None
             self._check_type()
+            self._is_found_out = True
         self._check_figures()
         self._warn()
         self._devices = _Devices(self.power)
@@ -273,13 +277,14 @@ class _Devices:
         self.gpu_by_load = replace(gpu, method=f"{method}, gpu by sampled load")
 
 
-def _power_of(instance_type: str) -> InstancePower:
+def _power_of(instance_type: str, *, is_here: bool) -> InstancePower:
     memory_gb = psutil.virtual_memory().total / _BYTES_PER_GB
-    return find_power(instance_type, os.cpu_count() or 1, memory_gb)
+    vcpus = os.cpu_count()
+    return find_power(instance_type, vcpus or 1, memory_gb, is_here=is_here and vcpus is not None)
 
 
 def _probe_of(instance: Instance) -> Probe:
-    power = _power_of(instance.instance_type())
+    power = _power_of(instance.instance_type(), is_here=True)
     return Probe(works=True, reason=power.method, fidelity=_fidelity(power))
 
 
