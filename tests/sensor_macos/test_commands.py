@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
 from pathlib import Path
 
 import anyio
@@ -54,6 +57,18 @@ async def test_a_child_that_outlives_its_parent_is_ended_and_not_waited_for(prog
     program = programs.shell("leave", f"sleep 600 & echo $! > {tmp_path}/child; echo done")
     assert await _commands.run([program], timeout_seconds=LONG_SECONDS) == b"done\n"
     assert eventually(lambda: not is_running(written_pid(tmp_path / "child")))
+
+
+@pytest.mark.skipif(shutil.which("setsid") is None, reason="there is no setsid")
+async def test_what_left_the_group_of_a_program_is_not_waited_for(programs: Programs, tmp_path: Path) -> None:
+    """It holds the output open, and nobody knows that it is the program's."""
+    child = tmp_path / "child"
+    leaving = f"setsid sh -c 'echo $$ > {child}; exec sleep 600' & while ! [ -s {child} ]; do sleep 0.01; done"
+    program = programs.shell("leave", f"{leaving}; echo done")
+    try:
+        assert await _commands.run([program], timeout_seconds=LONG_SECONDS) == b"done\n"
+    finally:
+        os.kill(written_pid(child), signal.SIGKILL)
 
 
 async def test_a_program_that_takes_no_notice_of_signals_is_ended_all_the_same(programs: Programs) -> None:

@@ -143,7 +143,7 @@ class MacEnergyConsumption(EnergyConsumption):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Close it; a program that runs is ended, and all that it has started."""
+        """Close it; a program that runs is ended, and its process group."""
         await self._close()
 
     async def get_energy_usage(self) -> EnergyUsage:

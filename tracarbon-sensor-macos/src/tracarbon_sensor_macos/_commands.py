@@ -1,4 +1,4 @@
-"""Programs: found, run without a shell and with a deadline, and ended together with whatever they have started."""
+"""Programs: found, run without a shell and with a deadline, and ended together with their process group."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from tracarbon_sensor_macos._errors import SourceError
 
 _OUTPUT_LIMIT_BYTES = 16 * 2**20
 _TAIL_BYTES = 300
+_GRACE_SECONDS = 0.3
+"""For what a program printed before its end; what left its group may hold its output open for ever."""
 
 
 def find_program(name: str, *folders: str) -> str:
@@ -40,8 +42,8 @@ async def run(arguments: Sequence[str], *, timeout_seconds: float) -> bytes:
     """Run a program to its end and return what it printed.
 
     Raises:
-        SourceError: it could not be run, failed, printed far too much or did not end in time. It has ended, and all
-            that it started, whatever is raised.
+        SourceError: it could not be run, failed, printed far too much or did not end in time. It has ended, and its
+            process group, whatever is raised.
     """
     name = PurePath(arguments[0]).name
     output, errors = _Collected(), _Collected()
@@ -52,6 +54,7 @@ async def run(arguments: Sequence[str], *, timeout_seconds: float) -> bytes:
                 group.start_soon(errors.collect, process, process.stderr)
                 code = await process.wait()
                 end_group(process)  # a child that outlives it would hold its output open
+                group.cancel_scope.deadline = anyio.current_time() + _GRACE_SECONDS
     except TimeoutError:
         raise SourceError(f"{name} did not end within {timeout_seconds:g} s") from None
     if output.is_too_much or errors.is_too_much:
