@@ -233,6 +233,21 @@ async def test_the_registrys_own_mean_is_taken_over_the_time_since_it_was_writte
     await sensor.__aexit__(None, None, None)
 
 
+async def test_a_registry_that_is_not_written_is_said_to_be_waited_for(
+    programs: Programs, mac: PluginContext, clock: ManualClock
+) -> None:
+    """At first, since there is no figure yet; and later if it takes longer than it ever should."""
+    sensor, said = made(mac, source="ioreg"), []
+    for samples in (1000, 1000, 1010, 1010, 1010, 1010, 1010, 1010, 1010, 1020, 1020):
+        clock.elapse(10.0)
+        programs.printing("ioreg", registry(10_000 * samples, samples))
+        said.append(len((await sensor.get_energy_usage()).problems))
+    assert said == [0, 1, 0, 0, 0, 0, 0, 0, 1, 0, 0]
+    clock.elapse(100.0)
+    assert "waiting for the I/O registry" in (await sensor.get_energy_usage()).problems[0]
+    await sensor.__aexit__(None, None, None)
+
+
 async def test_a_reading_that_was_cancelled_or_failed_is_covered_by_the_next(
     libraries: Libraries, mac: PluginContext, clock: ManualClock
 ) -> None:
@@ -432,6 +447,11 @@ def test_off_a_mac_both_libraries_have_to_be_named(libraries: Libraries, only: s
     with pytest.raises(TracarbonException, match="off a Mac, ioreport_path and core_foundation_path are needed both"):
         made(PluginContext("macos", platform="Linux"), **{only: libraries.options[only]})
     made(PluginContext("macos", platform="Darwin"), **{only: libraries.options[only]})
+
+
+def test_a_source_that_is_none_is_refused(mac: PluginContext) -> None:
+    with pytest.raises(TracarbonException, match=r"^source is 'bogus'; there are auto, ioreport, powermetrics, ioreg$"):
+        MacEnergyConsumption(source="bogus", context=mac)  # type: ignore[arg-type]
 
 
 def test_options_that_contradict_one_another_are_refused() -> None:

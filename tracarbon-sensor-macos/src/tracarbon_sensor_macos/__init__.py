@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shlex
 from types import TracebackType
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, TypeAlias, get_args
 
 from pydantic import Field, field_validator, model_validator
 from tracarbon.exceptions import TracarbonException
@@ -31,6 +31,8 @@ __all__ = ["MacEnergyConsumption"]
 
 _OF_A_SHELL = frozenset({"|", "||", "&", "&&", ";", "<", ">", ">>", "2>", "2>&1"})
 _ELSEWHERE = "needs macOS"
+
+SourceName: TypeAlias = Literal["auto", "ioreport", "powermetrics", "ioreg"]
 
 
 def _split(command: str) -> list[str]:
@@ -61,6 +63,9 @@ class MacEnergyConsumption(EnergyConsumption):
         core_foundation_path: the library CoreFoundation, where it is not at its usual place.
         ioreport_path: the library IOReport, likewise.
         context: what the pipeline offers.
+
+    Raises:
+        TracarbonException: there is no such source, or it is no command that can be run without a shell.
     """
 
     fidelity: ClassVar[Fidelity] = Fidelity.MEASURED
@@ -68,7 +73,7 @@ class MacEnergyConsumption(EnergyConsumption):
     sampling_interval_seconds: ClassVar[float] = 10.0
 
     shell_command: str | None = None
-    source: Literal["auto", "ioreport", "powermetrics", "ioreg"] = "auto"
+    source: SourceName = "auto"
     core_foundation_path: str | None = None
     ioreport_path: str | None = None
     context: PluginContext | None = None
@@ -76,7 +81,7 @@ class MacEnergyConsumption(EnergyConsumption):
     class Options(PluginOptions):
         """Options of `[sensors.macos]`."""
 
-        source: Literal["auto", "ioreport", "powermetrics", "ioreg"] = Field(
+        source: SourceName = Field(
             default="auto", description="what to read; auto takes the first of the others that answers"
         )
         shell_command: str | None = Field(
@@ -102,6 +107,8 @@ class MacEnergyConsumption(EnergyConsumption):
             return self
 
     def __post_init__(self) -> None:
+        if self.source not in (known := get_args(SourceName)):
+            raise TracarbonException(f"source is {self.source!r}; there are {', '.join(known)}")
         self._context = self.context or PluginContext("macos")
         self._sources = self._make_sources()
         self._opened: Source | None = None

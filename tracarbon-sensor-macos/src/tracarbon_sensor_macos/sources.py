@@ -35,6 +35,8 @@ _COMMAND_SECONDS = 4.5
 _WATTS = re.compile(r"(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 _CLOSE_SECONDS = 0.5
 _HIGHEST_WATTS = 10_000.0
+_LATEST_WRITTEN_SECONDS = 60.0
+_WAITING = "system: waiting for the I/O registry's sum to move; it is written every 10 to 60 seconds"
 
 
 class Source(Protocol):
@@ -192,6 +194,7 @@ class IoregSource:
         self._clock = clock
         self._device = Device("system", UsageType.HOST, Scope.WHOLE_MACHINE, fidelity=self.fidelity)
         self._previous: tuple[Accumulated, float] | None = None
+        self._has_moved = False
         self.method = "ioreg"
 
     def probe(self) -> Probe:
@@ -227,7 +230,9 @@ class IoregSource:
         (milliwatts, samples), since = previous
         if now.samples == samples or at <= since:
             self._previous = previous  # not written since: the next reading covers this one
-            return EnergyUsage()
+            is_usual = self._has_moved and at - since < _LATEST_WRITTEN_SECONDS
+            return EnergyUsage(problems=[] if is_usual else [_WAITING])
+        self._has_moved = True
         added, number = now.milliwatts - milliwatts, now.samples - samples
         watts = added / number / 1e3
         if number < 0 or not 0 <= watts <= _HIGHEST_WATTS:
