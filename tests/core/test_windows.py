@@ -78,6 +78,9 @@ def found(tree: object, *, with_nvidia: bool = True) -> dict[str, float]:
     return {device.name: watts for device, watts in devices_of(power_sensors(tree), with_nvidia=with_nvidia).items()}
 
 
+HUGE = 10**400  # in JSON an integer like any other, and too large for a float
+
+
 class TestTrees:
     def test_intel_with_a_card(self) -> None:
         assert found(INTEL) == {"package-0": 65.3, "uncore-0": 4.3, "dram-0": 6.0, "gpu-nvidia-0": 120.0}
@@ -127,11 +130,11 @@ class TestTrees:
     def test_what_no_language_writes_is_unknown(self, value: str) -> None:
         assert found(computer(hardware("x", sensor("/intelcpu/0/power/0", "CPU Package", value)))) == {}
 
-    @pytest.mark.parametrize("raw", [None, -1.0, float("inf"), True])
+    @pytest.mark.parametrize("raw", [None, -1.0, float("inf"), HUGE, True])
     def test_a_raw_value_that_is_none_is_unknown_or_the_text_counts(self, raw: object) -> None:
         said = found(computer(hardware("x", sensor("/intelcpu/0/power/0", "CPU Package", "7.5 W", RawValue=raw))))
         assert said in ({}, {"package-0": 7.5})
-        assert (said == {}) == (raw in (-1.0, float("inf")))
+        assert (said == {}) == (raw in (-1.0, float("inf"), HUGE))
 
     @given(
         st.recursive(
@@ -293,6 +296,33 @@ class TestMeasured:
     def test_an_address_has_no_credentials(self) -> None:
         with pytest.raises(ValidationError, match="options of their own"):
             WindowsEnergyConsumption.Options(url="http://me:SECRET@127.0.0.1:8085/data.json")
+        with pytest.raises(TracarbonException, match="options of their own") as caught:
+            WindowsEnergyConsumption(url="http://me:SECRET@127.0.0.1:8085/data.json")
+        assert "SECRET" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "notaurl",
+            "127.0.0.1:8085/data.json",
+            "ftp://127.0.0.1/data.json",
+            "http://",
+            "http://[::1",
+            "http://127.0.0.1:port/",
+            "http://127.0.0.1:99999/",
+            "http://127.0.0.1:8085/da ta.json",
+            "http://127.0.0.1:8085/\u00e9.json",
+        ],
+    )
+    def test_what_is_no_address_is_refused(self, url: str) -> None:
+        with pytest.raises(TracarbonException, match=r"^url: it is no address of a web server, which is like http://"):
+            WindowsEnergyConsumption(url=url)
+        with pytest.raises(ValidationError):
+            WindowsEnergyConsumption.Options(url=url)
+
+    @pytest.mark.parametrize("url", ["http://[::1]:8085/data.json", "https://m\u00fcller/data.json?x=a@b"])
+    def test_what_is_one_is_taken(self, url: str) -> None:
+        assert WindowsEnergyConsumption(url=url).url == WindowsEnergyConsumption.Options(url=url).url == url
 
     def test_one_that_drips_is_left(self) -> None:
         def drip(handler: Handler) -> None:

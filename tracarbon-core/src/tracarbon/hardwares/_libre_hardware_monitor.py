@@ -10,8 +10,8 @@ from __future__ import annotations
 import base64
 import http.client
 import json
-import math
 import re
+import sys
 import time
 import urllib.error
 import urllib.parse
@@ -65,6 +65,27 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
     def redirect_request(self, *_: object, **__: object) -> None:
         """Return no further request."""
+
+
+def check_address(url: str) -> None:
+    """See that `url` is one that can be asked.
+
+    Raises:
+        ValueError: it is none, or has credentials, which are not repeated; says what is wrong.
+    """
+    if not _is_address(url):
+        raise ValueError(f"it is no address of a web server, which is like {ADDRESS}")
+    if "@" in urllib.parse.urlsplit(url).netloc:
+        raise ValueError("user and password are options of their own, and no part of the address")
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urllib.parse.urlsplit(url)
+        is_complete = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+    return is_complete and url.isprintable() and " " not in url and (parts.path + parts.query).isascii()
 
 
 def fetch(url: str, timeout_seconds: float, user: str = "", password: str = "") -> object:
@@ -147,7 +168,7 @@ def _below(node: object, hardware_name: str, depth: int) -> Iterator[PowerSensor
 def _watts(node: Mapping[str, Any]) -> float | None:
     raw = node.get("RawValue")
     if isinstance(raw, int | float) and not isinstance(raw, bool):
-        return float(raw) if 0 <= raw < math.inf else None
+        return float(raw) if 0 <= raw <= sys.float_info.max else None
     for text in (raw, node.get("Value")):
         match = _WATTS.fullmatch(text) if isinstance(text, str) else None
         if match and not (match["group"] and match["group"] == match["point"]):

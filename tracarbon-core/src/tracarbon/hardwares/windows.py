@@ -11,7 +11,7 @@ from pydantic import Field, SecretStr, field_validator
 
 from tracarbon._text import Secret
 from tracarbon.exceptions import HardwareNoGPUDetectedException, TracarbonException
-from tracarbon.hardwares._libre_hardware_monitor import ADDRESS, devices_of, fetch, power_sensors
+from tracarbon.hardwares._libre_hardware_monitor import ADDRESS, check_address, devices_of, fetch, power_sensors
 from tracarbon.hardwares.energy import Device, DeviceUsage, EnergyUsage, Fidelity, Scope, UsageType
 from tracarbon.hardwares.estimate import EstimatedEnergyConsumption
 from tracarbon.hardwares.gpu import GPUInfo
@@ -46,6 +46,9 @@ class WindowsEnergyConsumption(EstimatedEnergyConsumption):
         source: whether to take its figures, the estimate, or what there is.
         nvidia: whether the NVIDIA cards that it shows count; by default unless tracarbon-sensor-nvidia is installed,
             whose figures are energy and not samples.
+
+    Raises:
+        TracarbonException: `url` is none.
     """
 
     sampling_interval_seconds: ClassVar[float] = 5.0
@@ -82,9 +85,8 @@ class WindowsEnergyConsumption(EstimatedEnergyConsumption):
 
         @field_validator("url")
         @classmethod
-        def _has_no_credentials(cls, url: str) -> str:
-            if "@" in url.split("/")[2]:
-                raise ValueError("user and password are options of their own, and no part of the address")
+        def _can_be_asked(cls, url: str) -> str:
+            check_address(url)
             return url
 
     @classmethod
@@ -119,6 +121,10 @@ class WindowsEnergyConsumption(EstimatedEnergyConsumption):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        try:
+            check_address(self.url)
+        except ValueError as error:
+            raise TracarbonException(f"url: {error}") from None
         self.password = Secret(self.password)
         self._context: PluginContext | None = None
         self._is_measured: bool | None = None
