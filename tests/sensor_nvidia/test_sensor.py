@@ -183,6 +183,7 @@ class TestFaults:
                 assert await reader.read() == {b: 10.0}
                 assert any("the card is lost" in problem and a in problem for problem in reader.usage.problems)
                 assert reader.usage.gpu_energy_usage is None, "one of two cards is not all of them"
+                assert reader.usage.method == "nvml-counter", "of one that was read, the meter knows"
             stub.cards[0].fault = 0
             await reader.read()
             assert reader.usage.problems == []
@@ -363,13 +364,39 @@ class TestDevices:
         async with Reader(tmp_path, [0, "GPU-1"]).entered() as reader:
             await reader.read()
             assert reader.usage.problems == [
-                "card 1: the card is lost: it has fallen off the bus",
+                "card 1: the card is lost: it has fallen off the bus. Reset it or restart the machine. "
+                "The kernel log (dmesg) says more, in lines with Xid",
                 "not found so far: 'GPU-1'",
             ]
+            assert reader.usage.method == "nvml-counter, without card 'GPU-1'"
             stub.cards[1].handle_fault = 0
             await reader.read()
             assert reader.usage.problems == []
+            assert reader.usage.method == "nvml-counter"
             assert set(await reader.read()) == {stub.cards[0].key, stub.cards[1].key}
+
+    @pytest.mark.parametrize("devices", [None, [0, 1]])
+    async def test_one_that_may_not_be_read_was_found_and_is_missing(
+        self, stub: Stub, tmp_path: Path, devices: list[int | str] | None
+    ) -> None:
+        stub.cards[1].handle_fault = NO_PERMISSION
+        async with Reader(tmp_path, devices).entered() as reader:
+            for _ in range(2):
+                await reader.read()
+                assert reader.usage.problems == [
+                    "card 1: no permission. Let the user read and write /dev/nvidiactl and /dev/nvidia*; "
+                    "a container has to be given the card"
+                ]
+                assert reader.usage.method == "nvml-counter, without card 1"
+
+    async def test_what_would_help_several_is_said_once(self, stub: Stub, reader: Reader) -> None:
+        stub.cards[2].put_in()
+        stub.cards[1].fault = stub.cards[2].fault = GPU_IS_LOST
+        async with reader.entered():
+            await reader.read()
+        [problem] = reader.usage.problems
+        assert (problem.count("it has fallen off the bus"), problem.count("Reset it")) == (2, 1)
+        assert reader.usage.method == "nvml-counter, without card 1, 2"
 
     async def test_it_fails_where_none_that_is_meant_can_be_read(self, stub: Stub, tmp_path: Path) -> None:
         stub.cards[1].handle_fault = GPU_IS_LOST

@@ -210,12 +210,19 @@ class NvidiaSensor(Sensor):
         if not readings and not any(silence.failure.code == LATE for silence in silences):
             raise _reason_of(silences)
         lost = self._take(readings)
-        problems = [*lost, *map(str, silences)]
+        problems = [*lost, *_problems_of(silences)]
         if survey.trouble is not None:
             problems.append(f"the number of cards: {survey.trouble.reason}")
-        if self._selection.unmatched:
-            problems.append(f"not found so far: {', '.join(map(repr, self._selection.unmatched))}")
-        return self._put_together(problems)
+        places = {silence.index for silence in silences}
+        if missing := [selector for selector in self._selection.unmatched if selector not in places]:
+            problems.append(f"not found so far: {', '.join(map(repr, missing))}")
+        return self._put_together(problems, [*self._never_read(silences), *missing])
+
+    def _never_read(self, silences: Iterable[Silence]) -> list[int]:
+        """Return where the cards are that are meant for sure, and that no figure has anything of."""
+        unmatched = self._selection.unmatched
+        unread = [silence for silence in silences if silence.card is None or silence.card.uuid not in self._accounts]
+        return sorted({it.index for it in unread if it.card or not self.devices or it.index in unmatched})
 
     def _take(self, readings: Iterable[Reading]) -> list[str]:
         for account in self._accounts.values():
@@ -227,7 +234,7 @@ class NvidiaSensor(Sensor):
             lost.append(account.take(reading))
         return [text for text in lost if text is not None]
 
-    def _put_together(self, problems: list[str]) -> EnergyUsage:
+    def _put_together(self, problems: list[str], never_read: list[int | str]) -> EnergyUsage:
         usages = [account.usage for account in self._accounts.values()]
         devices = [usage for usage in usages if usage is not None]
         windows = [usage.window_seconds for usage in devices if usage.window_seconds is not None]
@@ -236,22 +243,29 @@ class NvidiaSensor(Sensor):
             gpu_energy_usage=None if problems or len(devices) < len(usages) else sum(usage.watts for usage in devices),
             window_seconds=max(windows) if len(windows) == len(devices) > 0 else None,
             devices=devices,
-            method=self._method(),
+            method=self._method(never_read),
             problems=problems,
         )
 
-    def _method(self) -> str:
+    def _method(self, never_read: list[int | str]) -> str:
         cards = [account.card for account in self._accounts.values()]
         sampled = sorted(card.index for card in cards if not card.has_counter)
-        if not sampled:
-            return "nvml-counter"
-        if len(sampled) == len(cards):
-            return "nvml-power"
-        return f"nvml-counter, nvml-power of {', '.join(map(str, sampled))}"
+        method = "nvml-power" if sampled and len(sampled) == len(cards) else "nvml-counter"
+        if 0 < len(sampled) < len(cards):
+            method += f", nvml-power of {', '.join(map(str, sampled))}"
+        return method + (f", without card {', '.join(map(repr, never_read))}" if never_read else "")
 
 
 def _cards_of(survey: Survey) -> list[Card]:
     return list({reading.card.uuid: reading.card for reading in survey.readings}.values())
+
+
+def _problems_of(silences: Iterable[Silence]) -> list[str]:
+    """Say which cards could not be read, why, and, once for each reason, what would help."""
+    by_code: dict[int, list[Silence]] = {}
+    for silence in silences:
+        by_code.setdefault(silence.failure.code, []).append(silence)
+    return [str(_reason_of(alike)) for alike in by_code.values()]
 
 
 def _reason_of(silences: Sequence[Silence]) -> NvmlFailure:
