@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 from collections.abc import AsyncGenerator
@@ -21,6 +22,7 @@ from tests.support.fakes import (
     FakeGenerator,
     FakeSensor,
     Fault,
+    Panic,
     Rig,
     Script,
     constant,
@@ -262,11 +264,13 @@ async def test_one_that_blocks_in_every_call_is_named_once(caplog: pytest.LogCap
     ("fault", "reason"),
     [
         (leak_cancellation, ""),
+        (raising(asyncio.CancelledError("odd")), "CancelledError: odd"),
         (raising(SystemExit(3)), "SystemExit: 3"),
+        (raising(Panic("index out of bounds")), "Panic: index out of bounds"),
         (raising(ExceptionGroup("all", [OSError("one"), ValueError("two")])), "OSError: one; ValueError: two"),
         (raising(BaseExceptionGroup("all", [SystemExit(3), OSError("one")])), "SystemExit: 3; OSError: one"),
     ],
-    ids=["cancellation", "exit", "group", "base group"],
+    ids=["cancellation", "asyncio's cancellation", "exit", "panic", "group", "base group"],
 )
 @pytest.mark.parametrize("who", ["sensor", "generator", "exporter"])
 async def test_whatever_a_plugin_raises_harms_nobody_and_nothing_is_lost(who: str, fault: Fault, reason: str) -> None:

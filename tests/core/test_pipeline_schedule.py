@@ -361,13 +361,14 @@ async def test_failing_components_are_named_at_once() -> None:
     assert rig.ended_at is not None and rig.ended_at <= rig.start + 0.5
 
 
-@pytest.mark.parametrize("make", ["leak", "exit", "group"])
+@pytest.mark.parametrize("make", ["leak", "exit", "panic", "group"])
 async def test_whatever_a_plugin_raises_when_it_is_entered_is_a_start_that_failed(make: str) -> None:
-    from tests.support.fakes import leak_cancellation
+    from tests.support.fakes import Panic, leak_cancellation
 
     faults = {
         "leak": leak_cancellation,
         "exit": raising(SystemExit(3)),
+        "panic": raising(Panic("index out of bounds")),
         "group": raising(BaseExceptionGroup("all", [SystemExit(3), OSError("refused")])),
     }
     rig = Rig()

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from typing import Literal
 
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
-from tracarbon._watch import BLOCKING_SECONDS, guard
+from tracarbon._watch import BLOCKING_SECONDS, guard, is_interrupt
 from tracarbon.testing import ManualClock
 
 STANDING_STILL = ManualClock().monotonic
@@ -168,3 +169,13 @@ async def test_a_cancellation_from_outside_goes_through_the_call() -> None:
         await guard(call(), Alarm(), 5.0, unexpected, STANDING_STILL)
     assert scope.cancelled_caught
     assert seen == ["cancelled"]
+
+
+def test_only_the_main_threads_interrupt_is_the_users() -> None:
+    def judged() -> list[bool]:
+        interrupt = KeyboardInterrupt()
+        return [is_interrupt(it) for it in (interrupt, BaseExceptionGroup("", [OSError(), interrupt]), SystemExit(1))]
+
+    assert judged() == [True, True, False]
+    with ThreadPoolExecutor(1) as executor:
+        assert executor.submit(judged).result(60) == [False, False, False]

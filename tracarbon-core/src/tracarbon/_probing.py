@@ -141,5 +141,5 @@ def _probed(plugin: InstalledPlugin, host_root: Path) -> Probed:
         return Probed(plugin, loaded, probe(default_context(plugin.kind, plugin.name, host_root)))
     except PluginError as error:
         return Probed(plugin, loaded, Probe(works=False, reason=str(error)))
-    except (Exception, SystemExit) as error:
+    except BaseException as error:  # in a thread of its own, where nobody else would see it
         return Probed(plugin, loaded, Probe(works=False, reason=f"{type(error).__name__}: {error}"))

@@ -13,7 +13,7 @@ import anyio
 
 from tracarbon._clock import Clock
 from tracarbon._states import Component
-from tracarbon._watch import guard
+from tracarbon._watch import guard, is_interrupt
 from tracarbon.exceptions import (
     TracarbonException,
 )
@@ -122,8 +122,10 @@ class Runner(ABC):
             if anyio.current_effective_deadline() == -math.inf:
                 raise
             self._note_failure(error)  # nobody cancelled this task: it is a cancellation that the plugin let slip
-        except (Exception, SystemExit, BaseExceptionGroup) as error:
-            if isinstance(error, BaseExceptionGroup) and error.subgroup(KeyboardInterrupt):
+        except GeneratorExit:
+            raise  # this coroutine is being closed
+        except BaseException as error:  # some libraries' defects are no Exception, such as a panic of Rust code
+            if is_interrupt(error):
                 raise
             self._note_failure(error)
 

@@ -138,7 +138,7 @@ def _describe(plugin: InstalledPlugin, name: str) -> _Described:
     try:
         table = head | _table(described, model)
         json.dumps(table, allow_nan=False)
-    except Exception as error:  # pydantic's, or that of whatever a plugin puts into its schema
+    except BaseException as error:  # pydantic's, or that of whatever a plugin puts into its schema
         reason, _, _ = str(error).partition("\n")
         remark = f"any options are taken, they cannot be described: {type(error).__name__}: {reason}"
         return replace(described, table=head | _any_options(plugin.kind), remark=remark)

@@ -6,6 +6,7 @@ step of its coroutine can be timed, so that it is named. A call that never await
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Coroutine, Generator
 from types import coroutine
 from typing import Any, TypeVar, cast
@@ -15,6 +16,13 @@ from tracarbon._clock import Deadline
 T = TypeVar("T")
 
 BLOCKING_SECONDS = 0.1
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Whether an exception is the user's interrupt, which only the main thread gets, and no plugin's failure."""
+    if isinstance(error, BaseExceptionGroup):
+        return any(map(is_interrupt, error.exceptions))
+    return isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread()
 
 
 @coroutine

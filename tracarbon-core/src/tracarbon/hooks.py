@@ -162,7 +162,7 @@ class HookDispatcher(Listener):
         # One by one: pluggy itself would let the first failing hook keep the moment from the others.
         try:
             implementation.function(*(arguments[name] for name in implementation.argnames))
-        except (Exception, SystemExit) as error:
+        except BaseException as error:  # whatever it is, it was raised by the hook: nobody interrupts this thread
             logger.debug("hook %s", implementation.plugin_name, exc_info=error)
             component = self._components[implementation.plugin_name]
             if component.state is not ComponentState.DEGRADED:
