@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import threading
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
 import pytest
 from tracarbon._states import Component, Components, ComponentState
+from tracarbon.exceptions import PluginError
 from tracarbon.exporters import Batch, Window
 from tracarbon.hooks import HookDispatcher, Moments, hookimpl
 
-from tests.pipelines.support import environment, run, start, wait_until
+from tests.pipelines.support import environment, make_distribution, run, start, wait_until
 from tests.support.fakes import Panic, RecordingExporter, Rig
 
 MOST_WAITING = 1000
@@ -304,6 +306,79 @@ def test_whatever_a_hook_raises_is_named_and_keeps_nothing_from_the_others(error
     raising = next(iter(components))
     assert raising.state is ComponentState.DEGRADED
     assert raising.reason == f"tracarbon_window_closed: {type(error).__name__}: 7"
+
+
+class Deaf:
+    """Listens, or would, in ways that are never heard of."""
+
+    class Unmarked:
+        def tracarbon_stopped(self) -> None: ...
+
+    class Awaited:
+        @hookimpl
+        async def tracarbon_stopped(self) -> None: ...
+
+    class AwaitedPieces:
+        @hookimpl
+        async def tracarbon_stopped(self) -> AsyncIterator[None]:
+            yield
+
+    class Pieces:
+        @hookimpl
+        def tracarbon_stopped(self) -> Iterator[None]:
+            yield
+
+    class Wrapper:
+        @hookimpl(wrapper=True)
+        def tracarbon_stopped(self) -> Iterator[None]:
+            yield
+
+    class OldWrapper:
+        @hookimpl(hookwrapper=True)
+        def tracarbon_stopped(self) -> Iterator[None]:
+            yield
+
+
+@pytest.mark.parametrize(
+    ("hook", "message"),
+    [
+        (Deaf.Unmarked, "it would hear of nothing: mark the functions or methods that listen with @hookimpl"),
+        (Deaf.Awaited, "tracarbon_stopped is asynchronous, and nobody would await it"),
+        (Deaf.AwaitedPieces, "tracarbon_stopped is asynchronous, and nobody would await it"),
+        (Deaf.Pieces, "tracarbon_stopped yields, and nobody would go through what it yields"),
+        (Deaf.Wrapper, "tracarbon_stopped is marked as a wrapper, and there is nothing to wrap"),
+        (Deaf.OldWrapper, "tracarbon_stopped is marked as a wrapper, and there is nothing to wrap"),
+    ],
+)
+def test_one_that_would_never_run_is_refused(hook: type, message: str) -> None:
+    dispatcher = HookDispatcher([])
+    dispatcher.register(Counting(), Component("hook", "counting"))
+    with pytest.raises(PluginError, match=re.escape(message)):
+        dispatcher.register(hook(), Component("hook", "deaf"))
+
+
+def test_one_hook_in_two_tables_is_refused() -> None:
+    dispatcher, hook = HookDispatcher([]), Counting()
+    dispatcher.register(hook, Component("hook", "one"))
+    with pytest.raises(PluginError, match=r"another table of \[hooks\] names it already"):
+        dispatcher.register(hook, Component("hook", "two"))
+
+
+def test_one_that_would_never_run_is_a_problem_in_the_file(tmp_path: Path) -> None:
+    make_distribution(
+        tmp_path / "packages",
+        "deaf-dist",
+        entry_points={"tracarbon.hooks": {"deaf": "deaf_plugin"}},
+        modules={"deaf_plugin": "def tracarbon_stopped(): pass\n"},
+    )
+    (tmp_path / "pipeline.toml").write_text("[sensors.estimate]\n[hooks.deaf]\n")
+    env = environment(PYTHONPATH=str(tmp_path / "packages"))
+    checked = run("check", "-c", "pipeline.toml", cwd=tmp_path, env=env)
+    assert checked.status == 2
+    assert checked.stderr == (
+        "pipeline.toml: 1 problem\n  line 2  hooks.deaf   it would hear of nothing: mark the functions or methods that "
+        "listen with @hookimpl\n          deaf, from deaf-dist 1.0.0\n"
+    )
 
 
 def test_a_file_that_is_only_checked_is_told_to_nobody(tmp_path: Path) -> None:

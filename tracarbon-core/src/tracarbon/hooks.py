@@ -8,6 +8,7 @@ own, off the data path: a slow one loses moments (they are counted), a failing o
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import logging
 import queue
 import threading
@@ -82,7 +83,8 @@ class HookDispatcher(Listener):
         """Register a hook: an object or module with `@hookimpl` functions.
 
         Raises:
-            PluginError: it implements a hook that does not exist, or asks for an argument that there is not.
+            PluginError: it implements a hook that does not exist, asks for an argument that there is not, has a
+                function that would not run when it is called, has none at all, or is registered already.
         """
         try:
             self._manager.register(hook, component.name)
@@ -90,8 +92,20 @@ class HookDispatcher(Listener):
         except pluggy.PluginValidationError as error:
             message = " ".join(str(error).split())
             raise PluginError(message.replace(f" in plugin {hook!r}", "")) from error
+        except ValueError as error:  # pluggy's word for an object, such as a module, that it has already
+            raise PluginError("another table of [hooks] names it already: it would hear of everything twice") from error
+        self._refuse_deaf(component.name)
         self._components[component.name] = component
         component.ok()
+
+    def _refuse_deaf(self, name: str) -> None:
+        callers = self._manager.get_hookcallers(self._manager.get_plugin(name)) or ()
+        implementations = [it for caller in callers for it in caller.get_hookimpls() if it.plugin_name == name]
+        if not implementations:
+            raise PluginError("it would hear of nothing: mark the functions or methods that listen with @hookimpl")
+        for implementation in implementations:
+            if reason := _why_deaf(implementation):
+                raise PluginError(f"{implementation.function.__name__} {reason}")
 
     def configured(self, source: str) -> None:
         """Note what is told first once the pipeline does something; a file that is only checked is not told of."""
@@ -167,3 +181,15 @@ class HookDispatcher(Listener):
             component = self._components[implementation.plugin_name]
             if component.state is not ComponentState.DEGRADED:
                 component.degraded(f"{implementation.function.__name__}: {type(error).__name__}: {error}")
+
+
+def _why_deaf(implementation: pluggy.HookImpl) -> str:
+    """Say why a function would be called and not run."""
+    function = implementation.function
+    if implementation.wrapper or implementation.hookwrapper:
+        return "is marked as a wrapper, and there is nothing to wrap: each hook is called alone; mark it with @hookimpl"
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        return "is asynchronous, and nobody would await it: hooks run in a thread of their own; use `def` alone"
+    if inspect.isgeneratorfunction(function):
+        return "yields, and nobody would go through what it yields: return instead"
+    return ""
