@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import subprocess
 import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -18,13 +20,15 @@ from tracarbon.hardwares.energy import Device, DeviceUsage, Fidelity
 from tracarbon.locations import Location
 from tracarbon.plugin import PluginOptions, Probe
 
-FLAWS: dict[str, type] = {}
-"""The flawed plugin of each standard test, by contract and test."""
+FLAWS: dict[type, str] = {}
+"""The standard test that each flawed plugin is made for, by contract and test."""
+LIMITS: dict[type, dict[str, float]] = {}
+"""Limits of the kit that are lowered for a plugin, such that it need not take long to exceed them."""
 
 
-def flaw_of(test: str) -> Any:
+def flaw_of(test: str, **limits: float) -> Any:
     def note(cls: type) -> type:
-        FLAWS[test] = cls
+        FLAWS[cls], LIMITS[cls] = test, limits
         return cls
 
     return note
@@ -90,6 +94,12 @@ class Eager(GoodSensor):
         Path(self.path).read_text()
 
 
+@flaw_of("test_construction_does_no_io")
+class Looking(GoodSensor):
+    def __post_init__(self) -> None:
+        os.listdir(Path(self.path).parent)  # noqa: PTH208 - the flaw
+
+
 @flaw_of("test_it_can_be_entered_again")
 class OnceOnly(GoodSensor):
     is_used: bool = False
@@ -109,6 +119,15 @@ class Leaking(GoodSensor):
         self.kept.append(self.file)
 
 
+@flaw_of("test_leaving_it_releases_everything")
+class LeavingAProcess(GoodSensor):
+    kept: ClassVar[list[subprocess.Popen[bytes]]] = []
+
+    async def __aenter__(self) -> Any:
+        self.kept.append(subprocess.Popen(["sleep", "300"]))
+        return await super().__aenter__()
+
+
 @flaw_of("test_a_cancelled_call_leaves_nothing_open")
 class LeakingWhenCancelled(GoodSensor):
     kept: ClassVar[list[object]] = []
@@ -120,6 +139,31 @@ class LeakingWhenCancelled(GoodSensor):
         await checkpoint()
         file.close()
         return self.usage(40.0)
+
+
+@flaw_of("test_a_cancelled_call_leaves_nothing_open")
+class Uncancellable(GoodSensor):
+    async def get_energy_usage(self) -> EnergyUsage:
+        try:
+            for _ in range(5):
+                await checkpoint()
+        except BaseException:
+            pass
+        return self.usage(40.0)
+
+
+@flaw_of("test_the_event_loop_is_never_held_up", _ENTRY_STEP_SECONDS=0.1)
+class BlockingWhenEntered(GoodSensor):
+    async def __aenter__(self) -> Any:
+        time.sleep(0.15)
+        return await super().__aenter__()
+
+
+@flaw_of("test_the_event_loop_is_never_held_up", _ENTRY_STEP_SECONDS=0.1)
+class BlockingWhenLeft(GoodSensor):
+    async def __aexit__(self, *details: object) -> None:
+        time.sleep(0.15)
+        await super().__aexit__(*details)
 
 
 @flaw_of("test_the_event_loop_is_never_held_up")
@@ -136,6 +180,22 @@ class Telling(GoodSensor):
     class Options(PluginOptions):
         path: str = Field(description="file of the watts")
         token: str = Field(default="", description="token")
+
+
+@flaw_of("test_no_secret_is_shown")
+class TellingByAnotherName(GoodSensor):
+    passphrase: str = "SECRET-PHRASE"
+
+    class Options(GoodSensor.Options):
+        passphrase: str = Field(default="SECRET-PHRASE", description="of the key")
+
+
+@flaw_of("test_no_secret_is_shown")
+class TellingCredentials(GoodSensor):
+    credential: str = ""
+
+    class Options(GoodSensor.Options):
+        credential: str = Field(default="SECRET-CREDENTIAL", description="to come in with")
 
 
 @flaw_of("Sensor.test_figures_are_sound")
@@ -164,6 +224,12 @@ class OfUnknownOrigin(GoodSensor):
         return super().usage(watts).model_copy(update={"method": None})
 
 
+@flaw_of("Sensor.test_provenance_is_stated")
+class OfBlankOrigin(GoodSensor):
+    def usage(self, watts: float) -> EnergyUsage:
+        return super().usage(watts).model_copy(update={"method": " "})
+
+
 @flaw_of("Sensor.test_devices_have_names_of_their_own")
 class Twins(GoodSensor):
     def usage(self, watts: float) -> EnergyUsage:
@@ -178,6 +244,21 @@ class RaisingProbe(GoodSensor):
     def probe(cls, context: Any) -> Probe:
         next((context.host_root / "sys").iterdir())
         return Probe(works=True)
+
+
+@flaw_of("Sensor.test_probe_answers_on_any_machine", _PROBE_SECONDS=0.05)
+class SlowProbe(GoodSensor):
+    @classmethod
+    def probe(cls, context: Any) -> Probe:
+        time.sleep(0.1)
+        return Probe(works=True)
+
+
+@flaw_of("Sensor.test_probe_answers_on_any_machine")
+class MumblingProbe(GoodSensor):
+    @classmethod
+    def probe(cls, context: Any) -> Probe:
+        return Probe(works=False, reason=" ")
 
 
 # A location
@@ -211,6 +292,11 @@ class Negative(GoodLocation):
 @flaw_of("Location.test_provenance_is_stated")
 class Undated(GoodLocation):
     co2g_kwh_date: str = ""
+
+
+@flaw_of("Location.test_provenance_is_stated")
+class BlankDate(GoodLocation):
+    co2g_kwh_date: str = " "
 
 
 @flaw_of("Location.test_several_may_ask_at_once")

@@ -74,7 +74,8 @@ class SensorContract(ProbedContract):
             return
         for readings in self._readings():
             for usage, _ in readings:
-                assert usage.method or not [*_figures(usage)], "say how: EnergyUsage(method=...)"
+                is_said = bool(usage.method and usage.method.strip())
+                assert is_said or not [*_figures(usage)], "say how: EnergyUsage(method=...)"
 
     def test_devices_have_names_of_their_own(self) -> None:
         """The devices of a reading have different names, and one that lies within another names one that there is."""
