@@ -224,5 +224,15 @@ class TestOverriding:
     def test_an_empty_reason_is_none(self) -> None:
         with pytest.raises(ValueError, match="needs the reason"):
             deviates(lambda: None)  # type: ignore[arg-type]
-        with pytest.raises(ValueError, match="needs the reason"):
-            deviates("  ")
+        for reason in ("  ", 5, None):
+            with pytest.raises(ValueError, match="needs the reason"):
+                deviates(reason)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("given", "missing"), [("plugin", "distribution"), ("distribution", "plugin")])
+def test_who_does_not_say_what_to_test_is_told_so(given: str, missing: str) -> None:
+    silent = type("Silent", (SensorContract,), {given: "goodsensor"})
+    for name in [name for name in dir(SensorContract) if name.startswith("test_")]:
+        with pytest.raises((AssertionError, BaseExceptionGroup)) as caught:
+            getattr(silent(), name)()
+        assert f'Silent does not say what to test: {missing} = "..."' in str(caught.value)

@@ -46,9 +46,9 @@ def deviates(reason: str) -> Callable[[F], F]:
     """Mark a standard test that is overridden, with the reason why the plugin cannot keep to it.
 
     Raises:
-        ValueError: the reason is empty.
+        ValueError: there is no reason, or an empty one.
     """
-    if callable(reason) or not reason.strip():
+    if not isinstance(reason, str) or not reason.strip():  # type: ignore[redundant-expr]
         raise ValueError("deviates() needs the reason why a standard test is overridden")
 
     def mark(function: F) -> F:
@@ -105,8 +105,9 @@ class PluginContract:
 
     def test_every_option_is_described(self) -> None:
         """Each option says what it does, and the README, which is on the package's page, has it."""
+        options = self._model().model_fields
         readme = metadata.metadata(self.distribution).json.get("description", "")
-        for name, option in self._model().model_fields.items():
+        for name, option in options.items():
             assert option.description, f"option {name} has no description: Field(description=...)"
             assert f"`{name}`" in readme, f"the README has no `{name}`; or pyproject.toml has no `readme`"
 
@@ -227,6 +228,8 @@ class PluginContract:
         raise AssertionError(f"no answer within {_ANSWER_SECONDS:g} s")
 
     def _installed(self) -> InstalledPlugin:
+        for name in ("plugin", "distribution"):
+            assert getattr(self, name, ""), f'{type(self).__qualname__} does not say what to test: {name} = "..."'
         try:
             found = find_plugin(self._kind, self.plugin)
         except PluginError:  # another distribution has one of that name as well
