@@ -7,6 +7,9 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from itertools import count as numbers_from
+from itertools import islice
 
 import pytest
 from hypothesis import given
@@ -212,6 +215,17 @@ class TestBeginningAtZero:
         assert totals(shown)[pod] == 0.0
         assert totals(count(book, batch(2, record(1.0, number=2, pod="a"))))[pod] == 400.0
 
+    def test_one_that_a_late_batch_begins_and_ends_is_0_and_then_all_of_it_and_then_gone(self) -> None:
+        """The exporter was late for longer than totals linger: the first batch has a series that is gone already."""
+        book = ledger(begins_at_zero=True, linger_seconds=20.0)
+        late = [batch(number, record(1.0, number=number, pod="stays")) for number in range(1, 6)]
+        first = reduce(lambda older, newer: older.merged_with(newer, 100), late, batch(0, record(40.0, pod="ended")))
+        ended, stays = (f'{HOST_JOULES}{{pod="{pod}"}}' for pod in ("ended", "stays"))
+        assert totals(count(book, first)) == {ended: 0.0, stays: 0.0}
+        assert totals(count(book, batch(6, record(1.0, number=6, pod="stays"))))[stays] == 60.0
+        shown = totals(count(book, batch(9, record(1.0, number=9, pod="stays"))))
+        assert shown == {stays: 70.0, f'tracarbon_gone_joules_total{{metric="{HOST_JOULES}"}}': 400.0}
+
     def test_another_generators_window_does_not_end_it(self) -> None:
         book = ledger(begins_at_zero=True)
         count(book, batch(0, record(40.0)))
@@ -245,7 +259,10 @@ class TestLimit:
 
 @dataclass(frozen=True)
 class Step:
-    """Batches of one tick, one for each generator, and how often each is counted in vain before it is published."""
+    """Batches, and how often each is counted in vain before it is published.
+
+    They are those of one tick, one for each generator; or of several ticks, merged into one as the exporter was late.
+    """
 
     batches: Sequence[Batch]
     in_vain: int
@@ -280,10 +297,13 @@ def batches(draw: st.DrawFn, number: int, generator: str) -> Batch:
 @st.composite
 def steps(draw: st.DrawFn) -> list[Step]:
     generators = st.lists(st.sampled_from(["energy", "carbon"]), unique=True, max_size=2)
-    return [
-        Step([draw(batches(number, generator)) for generator in draw(generators)], draw(st.integers(0, 2)))
-        for number in range(draw(st.integers(1, 12)))
-    ]
+    numbers, of = numbers_from(), []
+    for ticks in draw(st.lists(st.sampled_from([1, 1, 1, 2, 6]), min_size=1, max_size=12)):
+        put = [draw(batches(number, generator)) for number in islice(numbers, ticks) for generator in draw(generators)]
+        if ticks > 1 and put:
+            put = [reduce(lambda older, newer: older.merged_with(newer, 10_000), put)]
+        of.append(Step(put, draw(st.integers(0, 2))))
+    return of
 
 
 limits = st.tuples(st.integers(1, 12), st.sampled_from([0.0, 15.0, 45.0, FOREVER]), st.booleans())
@@ -347,7 +367,12 @@ def test_gauges_are_of_the_newest_window_of_each_generator(of: list[Step], limit
         newest |= {generator: item for item in step.batches for generator in item.windows}
         for generator, shown in book.snapshot.gauges.items():
             for family, lines in shown.samples.items():
-                of_family = [item for item in newest[generator] if f"tracarbon_{item.name}" == family.name]
+                of_family = [
+                    item
+                    for item in newest[generator]
+                    if (f"tracarbon_{item.name}", item.generator) == (family.name, generator)
+                    and newest[generator].is_current(item)
+                ]
                 if family.kind is Kind.GAUGE and of_family[0].kind is not MetricKind.LEVEL:
                     expected = math.fsum(item.value for item in of_family)
                     assert math.fsum(lines.values()) == pytest.approx(expected, abs=1e-6)

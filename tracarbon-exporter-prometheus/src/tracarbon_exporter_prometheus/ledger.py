@@ -262,10 +262,16 @@ class Ledger:
         return family
 
     def _swept(self, snapshot: Snapshot, now: float) -> Snapshot:
-        """Let go of series that were not there for long; what they counted goes to the sums of the gone."""
+        """Let go of series that were not there for long; what they counted goes to the sums of the gone.
+
+        Those stay that are shown as 0 until the next window: nobody has seen what they counted.
+        """
+        held = {item.line for of_generator in snapshot.held.values() for item in of_generator}
         for key, series in [*self._series.items()]:
             shown = snapshot.gauges.get(series.generator)
-            if shown is not None and series.last_seen < min(shown.window_end, now - self._linger_seconds):
+            if shown is None or series.total_line in held:
+                continue
+            if series.last_seen < min(shown.window_end, now - self._linger_seconds):
                 del self._series[key]
         alive = {series.total_line for series in self._series.values()}
         entry, sums = _Entry(snapshot.totals, begins_at_zero=False), self._gone.values()
