@@ -6,7 +6,7 @@ import logging
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import count as numbers_from
 from itertools import islice
@@ -194,9 +194,9 @@ class TestComingAndGoing:
     def test_a_name_that_nobody_has_any_more_is_free_again(self) -> None:
         book = ledger(linger_seconds=0.0)
         count(book, batch(0, record()))
-        assert "tracarbon_energy_consumption_host" in book.names
+        assert "tracarbon_energy_consumption_host" in book.snapshot.names
         count(book, batch(1, record(1.0, "pods", number=1)))
-        assert "tracarbon_energy_consumption_host" not in book.names
+        assert "tracarbon_energy_consumption_host" not in book.snapshot.names
 
 
 class TestBeginningAtZero:
@@ -249,6 +249,38 @@ class TestLimit:
         assert (shown.refused, shown.series) == (15, 3)
         assert [entry.levelno for entry in caplog.records] == [logging.WARNING]
         assert "more than 2 series (max_series)" in caplog.text
+
+    def test_so_are_metrics_of_which_there_are_too_many_by_unit(self, caplog: pytest.LogCaptureFixture) -> None:
+        """Names that hold an identifier, for instance, of which there are ever new ones."""
+        book = ledger(max_series=2)
+        for number in range(3):
+            watts = [replace(record(1.0, number=number), name=f"power_{number}_{item}") for item in range(150)]
+            grams = [replace(item, name=f"of_{item.name}", unit="co2g", kind=MetricKind.AMOUNT) for item in watts]
+            shown = count(book, batch(number, *watts, *grams))
+        assert shown.series == 2 + 100 + 2
+        assert (len(shown.gauges["energy"].samples), len(shown.names) < 1000) == (2, True)
+        others = {line: value for line, value in totals(shown).items() if "_overflow_" in line}
+        assert others == {
+            'tracarbon_overflow_rate_watts_joules_total{overflow="true"}': 10.0 * (450 - 102),
+            'tracarbon_overflow_amount_co2g_grams_total{overflow="true"}': 450.0,
+        }
+        assert (sum(totals(shown).values()), shown.refused) == (4500.0 + 450.0, 898)
+        assert [entry.getMessage().partition(": ")[2] for entry in caplog.records] == [
+            "there are more than 2 series (max_series): the others are added up by metric, labelled overflow",
+            "there are more than 100 metrics without room (max_series): the others are added up by unit",
+        ]
+
+    def test_units_of_which_there_are_too_many_are_left_out(self, caplog: pytest.LogCaptureFixture) -> None:
+        book = ledger(max_series=2)
+        odd = [replace(record(1.0), name=f"odd_{item}", unit=f"unit_{item}") for item in range(300)]
+        shown = count(book, batch(0, *odd), batch(1, *odd))
+        assert (shown.series, shown.refused) == (2 + 2 * 100, 2 * 298)
+        assert "too many units without room (max_series): the others are left out" in caplog.text
+
+    def test_a_mailbox_may_have_added_up_by_metric_before(self) -> None:
+        folded = batch(0, *(replace(record(1.0, pod="a"), name=f"power_{item}") for item in range(300)))
+        shown = count(ledger(max_series=2), folded.folded_to(1, ()))
+        assert (shown.series, sum(totals(shown).values())) == (1 + 100 + 1, 3000.0)
 
     def test_room_that_becomes_free_is_used(self) -> None:
         book = ledger(max_series=1, linger_seconds=0.0)

@@ -212,9 +212,9 @@ class PrometheusExporter(Exporter):
     def _rendered(self, openmetrics: bool) -> bytes:
         from tracarbon_exporter_prometheus._others import render_others
 
-        ledger = self._current_ledger()
-        ours = render(self._exposition(ledger.snapshot), openmetrics=openmetrics)
-        others = render_others(self.prometheus_metrics.values(), ledger.names, openmetrics=openmetrics)
+        snapshot = self._current_ledger().snapshot
+        ours = render(self._exposition(snapshot), openmetrics=openmetrics)
+        others = render_others(self.prometheus_metrics.values(), snapshot.names, openmetrics=openmetrics)
         return f"{ours}{others}{OPENMETRICS_END if openmetrics else ''}".encode()
 
     def _why_unhealthy(self) -> str:

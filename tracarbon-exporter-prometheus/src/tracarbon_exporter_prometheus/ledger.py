@@ -21,6 +21,9 @@ logger = logging.getLogger("tracarbon")
 _PROVENANCE_TAGS = frozenset({"sensor", "fidelity", "method", "location_from", "factor_kind", "factor_date"})
 _DESCRIBING_TAGS = frozenset({"platform", "location", "source", "units"})
 _STALE_WINDOWS = 3
+_MOST_OVERFLOWING = 100
+"""How many metrics have a series of their own for what finds no room; and as many units for the metrics beyond."""
+_BY_UNIT = "overflow_"
 _BASE_UNITS = {
     (MetricKind.RATE, "watts"): ("joules", 1.0),
     (MetricKind.RATE, "milliwatts"): ("joules", 1e-3),
@@ -74,6 +77,7 @@ class Snapshot:
         held: by generator, what totals are new and shown as 0 until its next window.
         refused: how many records found no room, so far.
         series: how many series are known.
+        names: every name that is in use or reserved.
     """
 
     gauges: Mapping[str, Shown] = field(default_factory=dict)
@@ -81,6 +85,7 @@ class Snapshot:
     held: Mapping[str, Sequence[Held]] = field(default_factory=dict)
     refused: int = 0
     series: int = 0
+    names: frozenset[str] = frozenset()
 
     def has_figures(self, now: float, interval_seconds: float) -> bool:
         """Whether any generator's figures are new enough to be shown."""
@@ -119,7 +124,7 @@ class Ledger:
     Args:
         prefix: of the metric names.
         max_series: how many series there may be; the records of more are folded into one by metric, with the label
-            `overflow`.
+            `overflow`, and those of more than 100 such metrics into one by unit.
         linger_seconds: how long the total of a series that is silent is still served.
         begins_at_zero: whether a new total is shown as 0 until its generator's next window, so that whoever takes
             differences sees all that it counts.
@@ -147,15 +152,10 @@ class Ledger:
         self._owners: dict[str, str] = {}
         self._families: dict[tuple[str, Kind], Family] = {}
         self._gone: dict[str, Family] = {}
-        self._taken = reserved | PROVENANCE.names
+        self._taken = {*reserved, *PROVENANCE.names}
         self._next_sweep = 0.0
         self._warned: set[str] = set()
-        self.snapshot = Snapshot()
-
-    @property
-    def names(self) -> frozenset[str]:
-        """Every name that is in use here or reserved."""
-        return self._taken
+        self.snapshot = Snapshot(names=frozenset(self._taken))
 
     def counted(self, batch: Batch) -> Snapshot:
         """Return the snapshot with a batch counted; `publish` makes it the ledger's own."""
@@ -167,7 +167,7 @@ class Ledger:
         for key, record in self._in_order(batch):
             series = self._series.get(key)
             if series is None:
-                refused += self._is_full and OVERFLOW_TAG not in record.tags
+                refused += not self._has_room(record)
                 series = self._open(record)
             if series is not None:
                 entry.add(series, record, is_current=batch.is_current(record))
@@ -176,7 +176,8 @@ class Ledger:
             for generator, window in batch.windows.items()
         }
         held = {**before.held, **{generator: entry.held.get(generator, []) for generator in batch.windows}}
-        return Snapshot({**before.gauges, **shown}, entry.totals, held, refused, len(self._series))
+        names = before.names if len(before.names) == len(self._taken) else frozenset(self._taken)
+        return Snapshot({**before.gauges, **shown}, entry.totals, held, refused, len(self._series), names)
 
     def publish(self, snapshot: Snapshot) -> None:
         """Let scrapes see a snapshot, without the series that have been gone for long."""
@@ -193,29 +194,51 @@ class Ledger:
         last = len(self._ranks)
         return sorted(batch.records.items(), key=lambda item: self._ranks.get(item[1].generator, last))
 
-    @property
-    def _is_full(self) -> bool:
-        return len(self._series) - self._overflowing >= self._max_series
+    def _has_room(self, record: Record) -> bool:
+        if record.key in self._series:
+            return True
+        if OVERFLOW_TAG not in record.tags:
+            return len(self._series) - self._overflowing < self._max_series
+        return self._overflowing < _MOST_OVERFLOWING * (2 if record.name.startswith(_BY_UNIT) else 1)
 
     def _open(self, record: Record) -> _Series | None:
-        """Return the series of a record not seen before; without room, that of all such records of its metric.
+        """Return the series of a record not seen before; without room, one of many such records."""
+        fitting = self._fitted(record)
+        if fitting is None:
+            return None
+        key = fitting.key
+        if key not in self._series:
+            self._series[key] = self._made(fitting)
+            self._overflowing += OVERFLOW_TAG in fitting.tags
+        return self._series[key]
+
+    def _fitted(self, record: Record) -> Record | None:
+        """Return a record as one for which there is room: itself, or all such of its metric, or of its unit.
 
         Levels do not add up: those without room are left out.
         """
-        if self._is_full and OVERFLOW_TAG not in record.tags:
-            self._warn_once(
-                "overflow",
-                "there are more than %d series (max_series): the others are added up by metric, labelled overflow",
-                self._max_series,
-            )
-            if record.kind is MetricKind.LEVEL:
-                return None
-            record = as_overflow(record)
-        key = record.key
-        if key not in self._series:
-            self._series[key] = self._made(record)
-            self._overflowing += OVERFLOW_TAG in record.tags
-        return self._series[key]
+        if self._has_room(record):
+            return record
+        self._warn_once(
+            "overflow",
+            "there are more than %d series (max_series): the others are added up by metric, labelled overflow",
+            self._max_series,
+        )
+        if record.kind is MetricKind.LEVEL:
+            return None
+        of_metric = as_overflow(record)
+        if self._has_room(of_metric):
+            return of_metric
+        self._warn_once(
+            "metrics",
+            "there are more than %d metrics without room (max_series): the others are added up by unit",
+            _MOST_OVERFLOWING,
+        )
+        of_unit = replace(of_metric, name="_".join(filter(None, (_BY_UNIT + record.kind.value, record.unit))))
+        if self._has_room(of_unit):
+            return of_unit
+        self._warn_once("units", "there are too many units without room (max_series): the others are left out")
+        return None
 
     def _made(self, record: Record) -> _Series:
         tags = dict(record.tags)
@@ -254,10 +277,10 @@ class Ledger:
         if known is not None:
             return known
         family = Family(name, kind, description, unit)
-        if family.names & self._taken:
+        if not self._taken.isdisjoint(family.names):
             self._warn_once(name, "the name %s is taken: a %s of that name is not served", name, kind.value)
             return None
-        self._taken = self._taken | family.names
+        self._taken |= family.names
         self._families[name, kind] = family
         return family
 
@@ -279,7 +302,7 @@ class Ledger:
             for line in [line for line in snapshot.totals[family] if line not in alive]:
                 entry.retire(family, line, self._gone_family(family.unit))
         self._forget_unused()
-        return replace(snapshot, totals=entry.totals, series=len(self._series))
+        return replace(snapshot, totals=entry.totals, series=len(self._series), names=frozenset(self._taken))
 
     def _forget_unused(self) -> None:
         series = self._series.values()
@@ -288,7 +311,7 @@ class Ledger:
         self._owners = {identity: owner for identity, owner in self._owners.items() if identity in identities}
         families = {family for item in series for family in (item.gauge, item.total)}
         for key in [key for key, family in self._families.items() if family not in families]:
-            self._taken = self._taken - self._families.pop(key).names
+            self._taken -= self._families.pop(key).names
 
     def _gone_family(self, unit: str) -> Family:
         if unit not in self._gone:
