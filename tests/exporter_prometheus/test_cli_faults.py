@@ -80,6 +80,7 @@ OPTIONS = {
     "clients' certificates without TLS": ("client_cafile = 'x'", "client_cafile and client_capath need certfile"),
     "pushing and serving": ("push_url = 'http://127.0.0.1:9091'\nport = 80", "port .*for being scraped"),
     "pushing to nowhere": ("push_url = '127.0.0.1:9091'", "push_url is no address such as http://"),
+    "pushing to no port": ("push_url = 'http://127.0.0.1:99999'", "push_url has a port that is no number from 1 to"),
     "a job without pushing": ("push_job = 'x'", "push_job needs? push_url"),
     "no port": ("port = 70000", ".* 65535"),
     "a password that is none": ("username = 'x'\npassword = ['SECRET']", ".*string"),

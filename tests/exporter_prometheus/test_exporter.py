@@ -358,6 +358,20 @@ class TestOptions:
             ({"push_url": "http://127.0.0.1:9091", "port": 1}, "port is for being scraped"),
             ({"push_url": "127.0.0.1:9091"}, "push_url is no address"),
             ({"push_url": "http://a:b@127.0.0.1"}, "belong into username and password"),
+            ({"push_url": "http://127.0.0.1:abc"}, "push_url has a port that is no number from 1 to 65535"),
+            ({"push_url": "http://127.0.0.1:99999"}, "push_url has a port"),
+            ({"push_url": "http://127.0.0.1:0"}, "push_url has a port"),
+            ({"push_url": "http://:9091"}, "push_url is no address"),
+            ({"push_url": "http://[::1:9091"}, "push_url is no address"),
+            ({"push_url": "http://a..b:9091"}, "push_url is no address"),
+            ({"push_url": " http://127.0.0.1:9091"}, "push_url has a blank"),
+            (
+                {"push_url": "http://127.0.0.1:9091\n"},
+                "push_url has a blank or a character that is not printable ASCII",
+            ),
+            ({"push_url": "http://push gateway:9091"}, "push_url has a blank"),
+            ({"push_url": "http://127.0.0.1:9091/?a=b"}, "push_url has more than scheme, host, port and path"),
+            ({"push_url": "http://bücher.example:9091"}, "not printable ASCII"),
             ({"port": 65536}, "less than or equal to 65535"),
             ({"max_series": 0}, "greater than or equal to 1"),
         ],
@@ -365,6 +379,18 @@ class TestOptions:
     def test_what_makes_no_sense(self, options: dict[str, Any], problem: str) -> None:
         with pytest.raises(ValueError, match=problem):
             PrometheusExporter.Options(**options)
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "http://127.0.0.1",
+            "HTTPS://gateway.example:443/",
+            "http://[::1]:9091",
+            "http://xn--bcher-kva.example:1/path",
+        ],
+    )
+    def test_where_one_can_push_to(self, url: str) -> None:
+        assert PrometheusExporter.Options(push_url=url).push_url == url
 
     def test_no_secret_is_shown(self) -> None:
         options = PrometheusExporter.Options(username="prometheus", password="S3CRET")

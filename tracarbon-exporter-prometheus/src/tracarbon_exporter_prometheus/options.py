@@ -6,7 +6,7 @@ import logging
 import os
 import re
 from typing import Self
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import Field, SecretStr, model_validator
 from tracarbon.exceptions import TracarbonException
@@ -80,12 +80,34 @@ class PrometheusOptions(PluginOptions):
         for name in self.push_grouping:
             if name == "job" or re.fullmatch(r"[a-zA-Z_][a-zA-Z0-9_]*", name) is None:
                 raise ValueError(f"push_grouping has {name!r}: {'say push_job' if name == 'job' else 'no label name'}")
-        parts = urlsplit(self.push_url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("push_url is no address such as http://127.0.0.1:9091")
-        if parts.username or parts.password:
-            raise ValueError("push_url has a name or a password; they belong into username and password")
+        _check_url(self.push_url)
         return self
+
+
+def _check_url(url: str) -> None:
+    """Refuse what nothing could ever be pushed to; `urlsplit` overlooks some of it. The address itself is not shown."""
+    if not all("!" <= character <= "~" for character in url):
+        raise ValueError("push_url has a blank or a character that is not printable ASCII")
+    try:
+        parts = urlsplit(url)
+        host = (parts.hostname or "").encode("idna")
+    except ValueError:  # such as brackets that do not close, or two dots in a row
+        host = b""
+    if not host or parts.scheme not in ("http", "https"):
+        raise ValueError("push_url is no address such as http://127.0.0.1:9091")
+    if not _has_good_port(parts):
+        raise ValueError(f"push_url has a port that is no number from 1 to {_LAST_PORT}")
+    if "@" in parts.netloc:
+        raise ValueError("push_url has a name or a password; they belong into username and password")
+    if parts.query or parts.fragment:
+        raise ValueError("push_url has more than scheme, host, port and path")
+
+
+def _has_good_port(parts: SplitResult) -> bool:
+    try:
+        return parts.port != 0
+    except ValueError:
+        return False
 
 
 def is_port(value: object) -> bool:
