@@ -21,7 +21,7 @@ from tracarbon.plugin import PluginContext, Pulse
 from tests.exporter_prometheus.test_ledger import batch, record
 from tests.pipelines.support import read_records, run
 from tests.support.prometheus_server import running
-from tests.support.web_server import Handler, serving, status
+from tests.support.web_server import Handler, Respond, serving, status
 
 PUSHGATEWAY = shutil.which("prometheus-pushgateway")
 JOULES = "energy_consumption_host_joules_total"
@@ -116,6 +116,44 @@ async def test_credentials_are_sent_and_never_shown() -> None:
     [(_, headers)] = server.requests
     assert headers["Authorization"] == "Basic " + base64.b64encode(b"ci:S3CRET").decode()
     assert "S3CRET" not in str(raised.value) + repr(raised.value.__cause__) + repr(exporter._gateway)
+
+
+def echo_instead_of_http(handler: Handler) -> None:
+    handler.wfile.write(f"garbage {handler.headers['authorization']}\r\n\r\n".encode())
+
+
+def headers_without_end(handler: Handler) -> None:
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 200)
+
+
+@pytest.mark.parametrize("respond", [echo_instead_of_http, headers_without_end])
+async def test_what_does_not_speak_http_is_named_and_not_quoted(respond: Respond) -> None:
+    with serving(respond) as server:
+        async with pushing_to(server.url, username="ci", password="S3CRET") as exporter:
+            remedy = "push_url has to be the address of a Pushgateway"
+            with pytest.raises(RetryableExportError, match=rf"^{server.url}: .* HTTP \(\w+\); {remedy}$") as raised:
+                await exporter.export(batch(0, record()))
+    [(_, headers)] = server.requests
+    assert headers["Authorization"].partition(" ")[2] not in str(raised.value) + repr(raised.value.__cause__)
+
+
+async def test_what_cannot_be_printed_is_escaped() -> None:
+    """It would go to logs and terminals, which obey it."""
+    with serving(lambda handler: handler.answer("\x1b[2Jgone\x07 \u202ebé\n".encode(), 400)) as server:
+        async with pushing_to(server.url) as exporter:
+            with pytest.raises(PermanentExportError) as raised:
+                await exporter.export(batch(0, record()))
+    assert str(raised.value) == rf"{server.url}: 400 \x1b[2Jgone\x07 \u202ebé"
+
+
+async def test_a_refusal_whose_text_does_not_arrive() -> None:
+    def refuse(handler: Handler) -> None:
+        handler.wfile.write(b"HTTP/1.1 400 Bad Request\r\nTransfer-Encoding: chunked\r\n\r\nno number\r\n")
+
+    with serving(refuse) as server:
+        async with pushing_to(server.url) as exporter:
+            with pytest.raises(PermanentExportError, match="400 Bad Request"):
+                await exporter.export(batch(0, record()))
 
 
 @pytest.fixture(scope="module")
