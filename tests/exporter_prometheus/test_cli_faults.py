@@ -32,20 +32,20 @@ def written(folder: Path, options: str) -> Path:
     return folder
 
 
-def said_by_check(folder: Path, options: str, **variables: str) -> str:
-    """Return the one problem that `check` finds."""
+def said_by_check(folder: Path, options: str, *, of: str = "prometheus", **variables: str) -> str:
+    """Return the one problem that `check` finds, with the exporter `of`."""
     result = run("check", "-c", FILE, cwd=written(folder, options), env=environment(**variables))
     assert (result.status, result.stdout) == (2, "")
-    return problem(result.stderr)
+    return problem(result.stderr, of)
 
 
-def problem(stderr: str) -> str:
+def problem(stderr: str, of: str = "prometheus") -> str:
     lines = stderr.splitlines()
     place = next(number for number, line in enumerate(lines) if line == f"{FILE}: 1 problem")
     assert re.fullmatch(r" +prometheus, from tracarbon-exporter-prometheus [\d.]+", lines[place + 2])
     assert len(lines) == place + 3
     where, _, message = lines[place + 1].partition("   ")
-    assert where.lstrip().startswith("line ") and "exporters.prometheus" in where
+    assert where.lstrip().startswith("line ") and f"exporters.{of}" in where
     return message
 
 
@@ -132,9 +132,30 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
         port = taken.getsockname()[1]
         said = said_by_run(tmp_path, f"port = {port}")
     assert said == (
-        f"tracarbon: exporter prometheus: port {port} of 127.0.0.1 is taken by another program; give another one: "
+        f"tracarbon: exporter prometheus: port {port} of 127.0.0.1 is taken already; give another one: "
         "option port, or PROMETHEUS_PORT"
     )
+
+
+def test_two_exporters_of_one_file_on_one_port(tmp_path: Path) -> None:
+    more = "port = 9000\n[exporters.again]\nplugin = 'prometheus'\nport = 9000\n"
+    said = said_by_check(tmp_path, more, of="again")
+    assert said.startswith("port 9000 of 127.0.0.1 is that of exporters.prometheus already; give each another one")
+
+
+def test_two_exporters_of_one_file_that_a_variable_puts_on_one_port(tmp_path: Path) -> None:
+    more = "port = 9000\n[exporters.again]\nplugin = 'prometheus'\nport = 9001\n"
+    said = said_by_check(tmp_path, more, of="again", PROMETHEUS_PORT="9002")
+    assert "is that of exporters.prometheus already" in said and "without the variable PROMETHEUS_PORT" in said
+
+
+@pytest.mark.parametrize("other", ["port = 9001", "address = '127.0.0.2'", "push_url = 'http://127.0.0.1:9091'"])
+def test_two_exporters_of_one_file_in_two_places(tmp_path: Path, other: str) -> None:
+    port = "" if other.startswith("push_url") else "port = 9000\n"
+    second = other if other.startswith("port") else f"{port}{other}"
+    written(tmp_path, f"port = 9000\n[exporters.again]\nplugin = 'prometheus'\n{second}\n")
+    result = run("check", "-c", FILE, cwd=tmp_path, env=environment())
+    assert result.status == 0, result.stderr
 
 
 def why_every_port_is_free() -> str:

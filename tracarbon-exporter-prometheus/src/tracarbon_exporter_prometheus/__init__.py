@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Self
+from weakref import WeakSet
 
 from tracarbon.exceptions import PermanentExportError, RetryableExportError, TracarbonException
 from tracarbon.exporters.exporter import Batch, Exporter
@@ -36,6 +37,8 @@ __all__ = ["PrometheusExporter"]
 logger = logging.getLogger("tracarbon")
 
 _LONGEST_SILENCE_SECONDS = 60.0
+_ATTACHED: WeakSet[PrometheusExporter] = WeakSet()
+"""Those that have a pipeline: one cannot ask a pipeline which others it has."""
 
 
 class PrometheusExporter(Exporter):
@@ -82,15 +85,34 @@ class PrometheusExporter(Exporter):
         """Construct it; variables win over the file.
 
         Raises:
-            TracarbonException: `PROMETHEUS_PORT` is no port.
+            TracarbonException: `PROMETHEUS_PORT` is no port, or the place is another exporter's of this pipeline.
         """
         exporter = cls(options=with_variables(options), metric_prefix_name=context.metric_prefix_name)
         exporter.attach(context)
         return exporter
 
     def attach(self, context: PluginContext) -> None:
-        """Take the pipeline's components, ticks and clock, of which it tells as well."""
+        """Take the pipeline's components, ticks and clock, of which it tells as well.
+
+        Raises:
+            TracarbonException: another exporter of this pipeline is to listen on the same address and port.
+        """
+        for other in _ATTACHED:
+            is_of_one_pipeline = context.components and other._context.components is context.components
+            if is_of_one_pipeline and other is not self and self._place is not None and self._place == other._place:
+                raise TracarbonException(
+                    f"port {self.port} of {self.address} is that of exporters.{other._context.name} already; give each "
+                    "another one: option port, without the variable PROMETHEUS_PORT, which is for every exporter"
+                )
         self._context = context
+        _ATTACHED.add(self)
+
+    @property
+    def _place(self) -> tuple[str, int] | None:
+        """Where it is to listen and no other can; `None` if it pushes, or takes any port that is free."""
+        if self._options.push_url is not None or not self.port or self.address is None:
+            return None
+        return self.address, self.port
 
     @property
     def url(self) -> str | None:
@@ -265,7 +287,7 @@ def _why_not_listening(address: str, port: int, error: OSError) -> str:
     if isinstance(error, socket.gaierror):
         return f"there is no address called {address!r} here; give one of this machine's, as option address"
     known = {
-        errno.EADDRINUSE: f"port {port} of {address} is taken by another program; give another one: option port, or "
+        errno.EADDRINUSE: f"port {port} of {address} is taken already; give another one: option port, or "
         "PROMETHEUS_PORT",
         errno.EACCES: f"port {port} is privileged: give one from 1024 on, or the capability CAP_NET_BIND_SERVICE",
         errno.EADDRNOTAVAIL: f"this machine does not have the address {address}; give one of its own: option address",
