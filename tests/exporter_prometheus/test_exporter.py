@@ -276,6 +276,21 @@ class TestFromCode:
             assert scrape.value("x") == 1.0
             assert "Nobody" not in scrape.text
 
+    async def test_of_two_gauges_of_one_name_the_first_is_served_and_that_is_said_once(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        first, second = (Gauge("acme_queue", "Jobs that wait.", registry=None) for _ in range(2))
+        first.set(1)
+        second.set(2)
+        own = {"a": first, "b": second, "again": first}
+        async with PrometheusExporter(port=0, prometheus_metrics=own) as exporter:
+            for _ in range(2):
+                scrape = Scrape(exporter)
+                assert scrape.values("acme_queue") == [1]
+                assert scrape.text.count("# HELP acme_queue ") == 1
+        [said] = [entry.getMessage() for entry in caplog.records if entry.levelname == "WARNING"]
+        assert said.endswith("prometheus_metrics has more than one gauge called acme_queue: only the first is served")
+
     async def test_it_is_a_collector_for_a_registry_of_ones_own(self) -> None:
         async with PrometheusExporter(port=0) as exporter:
             registry = CollectorRegistry()

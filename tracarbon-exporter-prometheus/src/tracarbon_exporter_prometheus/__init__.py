@@ -74,6 +74,7 @@ class PrometheusExporter(Exporter):
         self._ledger: Ledger | None = None
         self._server: Server | None = None
         self._gateway: Gateway | None = None
+        self._twins: set[str] = set()
 
     @classmethod
     def get_name(cls) -> str:
@@ -236,8 +237,19 @@ class PrometheusExporter(Exporter):
 
         snapshot = self._current_ledger().snapshot
         ours = render(self._exposition(snapshot), openmetrics=openmetrics)
-        others = render_others(self.prometheus_metrics.values(), snapshot.names, openmetrics=openmetrics)
+        others = render_others(
+            self.prometheus_metrics.values(), snapshot.names, openmetrics=openmetrics, tell_of_twin=self._warn_of_twin
+        )
         return f"{ours}{others}{OPENMETRICS_END if openmetrics else ''}".encode()
+
+    def _warn_of_twin(self, name: str) -> None:
+        if name not in self._twins:
+            self._twins.add(name)
+            logger.warning(
+                "exporter %s: prometheus_metrics has more than one gauge called %s: only the first is served",
+                self._context.name,
+                name,
+            )
 
     def _why_unhealthy(self) -> str:
         age = last_tick_age_seconds(self._context)
