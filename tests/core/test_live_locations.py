@@ -131,6 +131,46 @@ class TestInAPipeline:
             assert KEY not in component.reason
 
 
+class TestClocks:
+    """A suspended machine's monotonic clock stands still; its wall clock may be put forward and back."""
+
+    async def test_a_figure_ends_while_the_machine_is_suspended(self) -> None:
+        clock = shortly_past_noon()
+        with serving(json_answer(ANSWER)) as server:
+            location, component = live(server.url, clock)
+            async with location:
+                server.respond = status(503)
+                for slept, shown in ((HOUR, (42.5, LAST_KNOWN)), (23 * HOUR, (AVERAGE[0], FILE))):
+                    clock.step_wall(slept)
+                    await location.get_latest_co2g_kwh()
+                    await until_asked(location)
+                    assert (await location.get_latest_co2g_kwh(), location.co2g_kwh_source) == shown
+                    assert component.state is ComponentState.DEGRADED
+
+    async def test_a_wall_clock_that_is_put_back_lengthens_nothing(self) -> None:
+        clock = shortly_past_noon()
+        with serving(json_answer(ANSWER)) as server:
+            location, _ = live(server.url, clock)
+            await location.get_latest_co2g_kwh()
+            server.respond = status(503)
+            clock.step_wall(-48 * HOUR)
+            for seconds, requests, source in ((HOUR - 1, 1, LIVE), (1, 2, LAST_KNOWN), (23 * HOUR, 3, FILE)):
+                clock.elapse(seconds)
+                await location.get_latest_co2g_kwh()
+                assert (len(server.requests), location.co2g_kwh_source) == (requests, source)
+
+    @pytest.mark.parametrize("respond", [json_answer(ANSWER | {"datetime": None}), status(503)], ids=["good", "bad"])
+    async def test_a_wall_clock_that_is_put_forward_costs_one_request(self, respond: Respond) -> None:
+        clock = shortly_past_noon()
+        with serving(respond) as server:
+            location, _ = live(server.url, clock)
+            for step in (0.0, 48 * HOUR, -48 * HOUR, 48 * HOUR):
+                clock.step_wall(step)
+                for _ in range(5):
+                    await location.get_latest_co2g_kwh()
+        assert len(server.requests) == 2
+
+
 class TestRetryAfter:
     @pytest.mark.parametrize("is_date", [False, True])
     async def test_a_service_that_asks_to_be_left_alone_is(self, is_date: bool) -> None:

@@ -28,29 +28,47 @@ class Reading(NamedTuple):
     is_newest: bool
 
 
+class _Instant(NamedTuple):
+    """A moment on both clocks."""
+
+    monotonic_seconds: float
+    wall_seconds: float
+
+
+_NEVER = _Instant(-math.inf, -math.inf)
+
+
 class LiveIntensity:
     """Keeps what a live service said last: one request for as long as a figure lasts, however many ask.
 
     The request runs in a thread of its own, whatever event loops ask: a caller that is cancelled before the answer does
     not keep it from those who wait too, nor does a hanging service hold up those who do not wait.
 
+    An age is what the clock says that counts more: the monotonic one stands still while the machine is suspended, the
+    wall clock may be put back. One that is put forward costs one request, since each outcome is dated anew.
+
     Args:
         fetch: one request.
         clock: monotonic seconds.
+        wall_clock: seconds since the epoch.
 
     Attributes:
         fault: why the last request failed; empty where it did not.
     """
 
-    def __init__(self, fetch: Callable[[], Awaitable[Figure]], clock: Callable[[], float]) -> None:
+    def __init__(
+        self, fetch: Callable[[], Awaitable[Figure]], clock: Callable[[], float], wall_clock: Callable[[], float]
+    ) -> None:
         self.fault = ""
         self._fetch = fetch
         self._clock = clock
+        self._wall_clock = wall_clock
         self._lock = threading.Lock()
         self._waiting: list[Call] = []
         self._is_asking = False
         self._thread: threading.Thread | None = None
-        self._next_at = self._fetched_at = self._outdated_at = -math.inf
+        self._noted = self._fetched = _NEVER
+        self._rest_seconds = 0.0
         self._figure: Figure | None = None
 
     async def latest(self, zone: str) -> Reading | None:
@@ -74,7 +92,7 @@ class LiveIntensity:
 
     def _ask_if_due(self, zone: str) -> bool:
         """Whether a request is under way, which is sent now if it is due."""
-        if self._clock() < self._next_at:
+        if self._seconds_since(self._noted) < self._rest_seconds:
             return False
         # A forked child has the flag, but no thread that would ever see to it.
         if not self._is_asking or self._thread is None or not self._thread.is_alive():
@@ -92,28 +110,36 @@ class LiveIntensity:
                     call.perform()
 
     def _note(self, outcome: Figure | Exception, zone: str) -> None:
-        now, failed_before = self._clock(), bool(self.fault)
+        failed_before = bool(self.fault)
+        self._noted = self._now()
         if isinstance(outcome, Exception):
-            self.fault, self._next_at = _in_words(outcome), now + _retry_seconds(outcome)
+            self.fault, self._rest_seconds = _in_words(outcome), _retry_seconds(outcome)
             if not failed_before:
                 logger.warning(
                     "no live carbon intensity of %s: %s. It is asked for again in %.0f s; meanwhile the last one holds "
                     "for a day, if there is one, then the country's yearly average",
                     zone,
                     self.fault,
-                    self._next_at - now,
+                    self._rest_seconds,
                 )
             return
-        self.fault, self._figure, self._fetched_at = "", outcome, now
-        self._next_at = self._outdated_at = now + outcome.lasts_seconds
+        self.fault, self._figure, self._fetched = "", outcome, self._noted
+        self._rest_seconds = outcome.lasts_seconds
         if failed_before:
             logger.info("there is a live carbon intensity of %s again", zone)
 
     def _usable(self) -> Reading | None:
-        now = self._clock()
-        if self._figure is None or now - self._fetched_at >= USABLE_SECONDS:
+        age_seconds = self._seconds_since(self._fetched)
+        if self._figure is None or age_seconds >= USABLE_SECONDS:
             return None
-        return Reading(self._figure, not self.fault or now < self._outdated_at)
+        return Reading(self._figure, not self.fault or age_seconds < self._figure.lasts_seconds)
+
+    def _now(self) -> _Instant:
+        return _Instant(self._clock(), self._wall_clock())
+
+    def _seconds_since(self, then: _Instant) -> float:
+        now = self._now()
+        return max(now.monotonic_seconds - then.monotonic_seconds, now.wall_seconds - then.wall_seconds)
 
 
 def _retry_seconds(error: Exception) -> float:

@@ -299,7 +299,7 @@ class Country(Location):
             self.co2signal_api_key = Secret((self.co2signal_api_key or "").strip())
             if self.co2g_kwh or self.co2g_kwh_date:
                 self._average = Figure(self.co2g_kwh, self.co2g_kwh_kind, self.co2g_kwh_date)
-            self._feed = LiveIntensity(self._ask, self.clock)
+            self._feed = LiveIntensity(self._ask, self.clock, self.wall_clock)
         return self._feed
 
     def _settle(self) -> None:
