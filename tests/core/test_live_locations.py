@@ -24,7 +24,7 @@ from tracarbon.locations.static import StaticLocation
 from tracarbon.plugin import Component, ComponentState, PluginContext
 from tracarbon.testing import ManualClock
 
-from tests.core.test_country_live import ANSWER, AVERAGE, FILE, LAST_KNOWN, LIVE, NOON
+from tests.core.test_country_live import ANSWER, AVERAGE, FILE, LAST_KNOWN, LIVE, NOON, until_waiting
 from tests.core.test_location_request import KEY, refused_address
 from tests.support.web_server import Handler, Respond, hang, json_answer, serving, status
 
@@ -53,15 +53,23 @@ async def until_asked(location: Country) -> None:
             await anyio.sleep(0.001)
 
 
+def answer_of(intensity: float, clock: ManualClock) -> Respond:
+    """What the service would say now."""
+    return json_answer(
+        ANSWER | {"carbonIntensity": intensity, "datetime": datetime.fromtimestamp(clock.time(), UTC).isoformat()}
+    )
+
+
 class Gate:
     """A service that answers only once it may."""
 
     def __init__(self) -> None:
         self.opened = threading.Event()
+        self.respond = json_answer(ANSWER)
 
     def __call__(self, handler: Handler) -> None:
         self.opened.wait(30)
-        json_answer(ANSWER)(handler)
+        self.respond(handler)
 
 
 class TestInAPipeline:
@@ -74,7 +82,7 @@ class TestInAPipeline:
         assert len(server.requests) == 1
 
     async def test_a_service_that_hangs_holds_up_the_start_but_shortly(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(module, "_FIRST_ANSWER_SECONDS", 0.05)
+        monkeypatch.setattr(module, "_ANSWER_SECONDS", 0.05)
         gate = Gate()
         with serving(gate) as server:
             location, _ = live(server.url, shortly_past_noon())
@@ -85,15 +93,17 @@ class TestInAPipeline:
                 assert (await location.get_latest_co2g_kwh(), location.co2g_kwh_source) == (42.5, LIVE)
         assert len(server.requests) == 1
 
-    async def test_no_tick_waits_for_the_next_figure(self) -> None:
+    async def test_no_tick_waits_for_the_next_figure(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(module, "_ANSWER_SECONDS", 3600.0)
         clock, gate = shortly_past_noon(), Gate()
         with serving(json_answer(ANSWER)) as server:
             location, component = live(server.url, clock)
             async with location:
                 server.respond = gate
-                clock.elapse(HOUR)
-                for _ in range(5):
-                    assert (await location.get_latest_co2g_kwh(), location.co2g_kwh_source) == (42.5, LIVE)
+                with anyio.fail_after(5):
+                    for _ in range(61):
+                        clock.elapse(60)
+                        assert (await location.get_latest_co2g_kwh(), location.co2g_kwh_source) == (42.5, LIVE)
                 gate.opened.set()
                 await until_asked(location)
                 assert component.state is ComponentState.OK
@@ -118,8 +128,7 @@ class TestInAPipeline:
                 assert component.reason.endswith("the last known one is used")
                 assert await after(23 * HOUR) == (AVERAGE[0], FILE)
                 assert component.reason.endswith("the yearly average is used")
-                next_noon = datetime.fromtimestamp(NOON + 24 * HOUR, UTC).isoformat()
-                server.respond = json_answer(ANSWER | {"carbonIntensity": 50, "datetime": next_noon})
+                server.respond = answer_of(50.0, clock)
                 assert await after(60.0) == (50.0, LIVE)
                 assert component.state is ComponentState.OK
 
@@ -129,6 +138,61 @@ class TestInAPipeline:
             assert await location.get_latest_co2g_kwh() == AVERAGE[0]
             assert component.state is ComponentState.DEGRADED
             assert KEY not in component.reason
+
+
+class TestLongWindows:
+    """Who looks but seldom gets the figure of when it looks, not the one of when it looked last."""
+
+    @pytest.mark.parametrize("hours", [2, 24])
+    async def test_each_window_has_the_figure_of_its_end(self, hours: int) -> None:
+        clock = shortly_past_noon()
+        with serving(json_answer(ANSWER)) as server:
+            location, component = live(server.url, clock)
+            async with location:
+                for figure in (50.0, 60.0, 70.0):
+                    clock.elapse(hours * HOUR)
+                    server.respond = answer_of(figure, clock)
+                    assert (await location.get_latest_co2g_kwh(), location.co2g_kwh_source) == (figure, LIVE)
+                    assert component.state is ComponentState.OK
+        assert len(server.requests) == 4
+
+    async def test_all_who_look_meanwhile_get_the_same(self) -> None:
+        clock, gate, seen = shortly_past_noon(), Gate(), []
+        with serving(json_answer(ANSWER)) as server:
+            location, _ = live(server.url, clock)
+
+            async def look() -> None:
+                seen.append(await location.get_latest_co2g_kwh())
+
+            async with location:
+                clock.elapse(2 * HOUR)
+                gate.respond, server.respond = answer_of(50.0, clock), gate
+                async with anyio.create_task_group() as group:
+                    for _ in range(3):
+                        group.start_soon(look)
+                    with anyio.fail_after(10):
+                        await until_waiting(location, 3)
+                    gate.opened.set()
+        assert seen == [50.0] * 3
+        assert len(server.requests) == 2
+
+    async def test_a_service_that_hangs_is_waited_for_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        clock, gate = shortly_past_noon(), Gate()
+        with serving(json_answer(ANSWER)) as server:
+            location, component = live(server.url, clock)
+            async with location:
+                server.respond = gate
+                clock.elapse(2 * HOUR)
+                monkeypatch.setattr(module, "_ANSWER_SECONDS", 0.05)
+                assert (await location.get_latest_co2g_kwh(), location.co2g_kwh_source) == (42.5, LAST_KNOWN)
+                said = "no live carbon intensity: there is no answer yet; the last known one is used"
+                assert (component.state, component.reason) == (ComponentState.DEGRADED, said)
+                monkeypatch.setattr(module, "_ANSWER_SECONDS", 3600.0)
+                with anyio.fail_after(5):
+                    assert await location.get_latest_co2g_kwh() == 42.5
+                gate.opened.set()
+                await until_asked(location)
+        assert len(server.requests) == 2
 
 
 class TestClocks:

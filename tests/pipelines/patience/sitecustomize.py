@@ -17,7 +17,7 @@ LIMITS = {
     "tracarbon._watch": {"BLOCKING_SECONDS": 3600.0},
     "tracarbon.hooks": {"_LAST_SECONDS": SECONDS},
     "tracarbon.locations._http": {"TOTAL_SECONDS": SECONDS, "CONNECT_SECONDS": SECONDS},
-    "tracarbon.locations.country": {"_FIRST_ANSWER_SECONDS": SECONDS / 2, "_WHERE_AM_I_SECONDS": SECONDS / 2},
+    "tracarbon.locations.country": {"_ANSWER_SECONDS": SECONDS / 2, "_WHERE_AM_I_SECONDS": SECONDS / 2},
 }
 
 

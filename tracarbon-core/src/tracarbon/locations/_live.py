@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import NamedTuple
 
+import anyio
+
 from tracarbon._worker import Call
 from tracarbon.exceptions import TracarbonException
 from tracarbon.locations._http import StatusError, in_own_loop
@@ -19,6 +21,8 @@ logger = logging.getLogger("tracarbon")
 USABLE_SECONDS = 86_400.0
 RETRY_SECONDS = 60.0
 _LONGEST_RETRY_SECONDS = 3600.0
+_SOON_SECONDS = 120.0
+"""Who looks at least this often has the next figure soon enough without waiting for it."""
 
 
 class Reading(NamedTuple):
@@ -65,9 +69,9 @@ class LiveIntensity:
         self._wall_clock = wall_clock
         self._lock = threading.Lock()
         self._waiting: list[Call] = []
-        self._is_asking = False
+        self._is_asking = self._is_waited_for = False
         self._thread: threading.Thread | None = None
-        self._noted = self._fetched = _NEVER
+        self._noted = self._fetched = self._looked = _NEVER
         self._rest_seconds = 0.0
         self._figure: Figure | None = None
 
@@ -78,17 +82,37 @@ class LiveIntensity:
             zone: for the log.
         """
         with self._lock:
-            call = Call(self._usable) if self._ask_if_due(zone) else None
-            if call is not None:
-                self._waiting.append(call)
+            self._looked = self._now()
+            call = self._answer() if self._ask_if_due(zone) else None
         reading: Reading | None = self._usable() if call is None else await call.wait()
         return reading
 
-    def current(self, zone: str) -> Reading | None:
-        """Return the same without waiting: a request that is due is sent, and its answer is for later calls."""
+    async def current(self, zone: str, patience_seconds: float) -> Reading | None:
+        """Return the same, at once where somebody looked a short while ago: what is asked for now is for later looks.
+
+        After a longer while (a long interval, a suspended machine) there is no later look for which the answer is any
+        good. So it is waited for, shortly, by everybody who looks meanwhile.
+
+        Args:
+            zone: for the log.
+            patience_seconds: how long to wait.
+        """
         with self._lock:
-            self._ask_if_due(zone)
+            is_rare = self._seconds_since(self._looked) > _SOON_SECONDS
+            self._looked = self._now()
+            self._is_waited_for = self._ask_if_due(zone) and (is_rare or self._is_waited_for)
+            call = self._answer() if self._is_waited_for else None
+        if call is not None:
+            with anyio.move_on_after(patience_seconds) as scope:
+                await call.wait()
+            if scope.cancelled_caught:
+                self._is_waited_for = False
         return self._usable()
+
+    def _answer(self) -> Call:
+        call = Call(self._usable)
+        self._waiting.append(call)
+        return call
 
     def _ask_if_due(self, zone: str) -> bool:
         """Whether a request is under way, which is sent now if it is due."""
@@ -102,7 +126,8 @@ class LiveIntensity:
 
     def _finish(self, outcome: Figure | Exception, zone: str) -> None:
         with self._lock:
-            waiting, self._waiting, self._is_asking = self._waiting, [], False
+            waiting, self._waiting = self._waiting, []
+            self._is_asking = self._is_waited_for = False
             try:
                 self._note(outcome, zone)
             finally:
@@ -132,7 +157,9 @@ class LiveIntensity:
         age_seconds = self._seconds_since(self._fetched)
         if self._figure is None or age_seconds >= USABLE_SECONDS:
             return None
-        return Reading(self._figure, not self.fault or age_seconds < self._figure.lasts_seconds)
+        # Without a fault the next one is under way, and those who look often need not hear of it.
+        lasts_seconds = self._figure.lasts_seconds + (0.0 if self.fault else _SOON_SECONDS)
+        return Reading(self._figure, age_seconds < lasts_seconds)
 
     def _now(self) -> _Instant:
         return _Instant(self._clock(), self._wall_clock())

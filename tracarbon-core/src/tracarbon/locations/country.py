@@ -29,7 +29,7 @@ logger = logging.getLogger("tracarbon")
 WORLD = "world"
 Detection: TypeAlias = Literal["time zone", "ip"]
 
-_FIRST_ANSWER_SECONDS = 2.0
+_ANSWER_SECONDS = 2.0
 _WHERE_AM_I = "https://ipinfo.io/json"
 _WHERE_AM_I_SECONDS = 5.0
 
@@ -77,8 +77,8 @@ class Country(Location):
     By default the intensity is the yearly average. With `co2g_kwh_source=CarbonIntensitySource.CO2SignalAPI` and a key
     it is that of the hour, from Electricity Maps, and `name` may also be one of its zones, such as `US-CAL-CISO`. When
     the service fails, its last figure holds for a day, then the yearly average (or the `co2g_kwh` that was given);
-    `co2g_kwh_source`, `co2g_kwh_kind` and `co2g_kwh_date` say which one it is. In a pipeline nobody waits for the
-    service, but for two seconds at the start; used by itself, it is waited for.
+    `co2g_kwh_source`, `co2g_kwh_kind` and `co2g_kwh_date` say which one it is. Used by itself, the service is waited
+    for; in a pipeline for two seconds at the most, at the start and where nobody has asked for two minutes.
 
     Attributes:
         name: ISO 3166 code of two or three letters, or `world`.
@@ -267,7 +267,7 @@ class Country(Location):
         else:
             self._check_live()
             self._settle_name()
-            with anyio.move_on_after(_FIRST_ANSWER_SECONDS):
+            with anyio.move_on_after(_ANSWER_SECONDS):
                 await feed.latest(self.name.upper())
         self._is_entered = True
         return self
@@ -362,7 +362,7 @@ class Country(Location):
         self._check_live()
         self._settle_name()
         zone = self.name.upper()
-        reading = feed.current(zone) if self._is_entered else await feed.latest(zone)
+        reading = await (feed.current(zone, _ANSWER_SECONDS) if self._is_entered else feed.latest(zone))
         self._tell(feed, reading)
         if reading is None:
             self._show(self._fallback(feed.fault), CarbonIntensitySource.FILE)
