@@ -19,6 +19,7 @@ import anyio
 
 from tracarbon._text import Secret
 from tracarbon.exceptions import TracarbonException
+from tracarbon.locations._settings import is_web_address
 
 if TYPE_CHECKING:
     import httpx
@@ -159,12 +160,7 @@ async def _get(url: str, headers: Mapping[str, Secret], seconds: float) -> bytes
 
 
 def _check_address(url: str) -> None:
-    try:
-        parts = urlsplit(url)
-        is_good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # such as a port of 99999
-        is_good = False
-    if not is_good:
+    if not is_web_address(url):
         raise _NoAnswer("this is no address of http or https")
 
 

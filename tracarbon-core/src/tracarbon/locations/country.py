@@ -6,15 +6,16 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeAlias
 
 import anyio
-from pydantic import Field, SecretStr, field_validator
+from pydantic import AfterValidator, ConfigDict, Field, SecretStr, field_validator
 
 from tracarbon._forwarding import forward
 from tracarbon._text import Secret
 from tracarbon.exceptions import CO2SignalAPIKeyIsMissing, CountryIsMissing, TracarbonException
 from tracarbon.locations._intensity import Factor, Figure, find_factor, nearest_codes
+from tracarbon.locations._settings import KEY_FAULT, checked_key, checked_prefix, is_key, require
 from tracarbon.locations._timezone import country_of_time_zone, system_time_zone
 from tracarbon.locations.location import CarbonIntensitySource, Location
 from tracarbon.plugin import PluginContext, PluginOptions, Probe
@@ -89,6 +90,9 @@ class Country(Location):
         co2signal_url: address of another service; the code in upper case is put after it.
         clock: monotonic seconds.
         wall_clock: seconds since the epoch.
+
+    Raises:
+        TracarbonException: it should be live, and no request can be sent to such an address or with such a key.
     """
 
     live_source: ClassVar[CarbonIntensitySource] = CarbonIntensitySource.CO2SignalAPI
@@ -107,13 +111,15 @@ class Country(Location):
     class Options(PluginOptions):
         """Options of `[location]`."""
 
+        model_config = ConfigDict(hide_input_in_errors=True)
+
         country: str | None = Field(
             default=None, description="ISO 3166 code such as FR or FRA, or 'world'; default: what the time zone says"
         )
-        co2signal_api_key: SecretStr | None = Field(
+        co2signal_api_key: Annotated[SecretStr, AfterValidator(checked_key)] | None = Field(
             default=None, description="key of Electricity Maps: the intensity is live (needs tracarbon-core[live])"
         )
-        co2signal_url: str | None = Field(
+        co2signal_url: Annotated[str, AfterValidator(checked_prefix)] | None = Field(
             default=None, description="address of another live service; the code in upper case is put after it"
         )
         detect: Detection | None = Field(
@@ -297,10 +303,17 @@ class Country(Location):
             from tracarbon.locations._live import LiveIntensity
 
             self.co2signal_api_key = Secret((self.co2signal_api_key or "").strip())
+            self._check_settings()
             if self.co2g_kwh or self.co2g_kwh_date:
                 self._average = Figure(self.co2g_kwh, self.co2g_kwh_kind, self.co2g_kwh_date)
             self._feed = LiveIntensity(self._ask, self.clock, self.wall_clock)
         return self._feed
+
+    def _check_settings(self) -> None:
+        if self.co2signal_url:
+            require(checked_prefix, "co2signal_url", self.co2signal_url)
+        if not is_key(self.co2signal_api_key or ""):
+            raise TracarbonException(f"co2signal_api_key: {KEY_FAULT}")
 
     def _settle(self) -> None:
         if self.co2g_kwh or self.co2g_kwh_date:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, SecretStr, model_validator
 
 from tracarbon.locations._answers import FactorType, live_address
+from tracarbon.locations._settings import checked_key, checked_prefix, checked_zone
 from tracarbon.locations.country import Country
 from tracarbon.locations.location import CarbonIntensitySource
 from tracarbon.plugin import PluginContext, PluginOptions, Probe
@@ -27,12 +28,18 @@ class ElectricityMaps(Country):
     class Options(PluginOptions):
         """Options of `[location]` with `plugin = "electricitymaps"`."""
 
-        zone: str = Field(min_length=1, description="zone of Electricity Maps, such as FR or US-CAL-CISO")
-        api_key: SecretStr = Field(description='key of Electricity Maps, such as { env = "ELECTRICITYMAPS_API_KEY" }')
+        model_config = ConfigDict(hide_input_in_errors=True)
+
+        zone: Annotated[str, AfterValidator(checked_zone)] = Field(
+            min_length=1, description="zone of Electricity Maps, such as FR or US-CAL-CISO"
+        )
+        api_key: Annotated[SecretStr, AfterValidator(checked_key)] = Field(
+            description='key of Electricity Maps, such as { env = "ELECTRICITYMAPS_API_KEY" }'
+        )
         factor_type: FactorType = Field(
             default="lifecycle", description="lifecycle, or direct: without what building the power stations emits"
         )
-        url: str | None = Field(
+        url: Annotated[str, AfterValidator(checked_prefix)] | None = Field(
             default=None, description="another address that answers likewise; the zone in upper case is put after it"
         )
 

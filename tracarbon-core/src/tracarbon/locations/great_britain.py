@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from tracarbon.locations._answers import GREAT_BRITAIN, british_figure_in
 from tracarbon.locations._http import require_httpx
 from tracarbon.locations._intensity import Figure, find_factor
+from tracarbon.locations._settings import checked_url, require
 from tracarbon.locations.country import Country, detect_country
 from tracarbon.locations.location import CarbonIntensitySource
 from tracarbon.plugin import PluginContext, PluginOptions, Probe
@@ -32,7 +33,9 @@ class GreatBritain(Country):
     class Options(PluginOptions):
         """Options of `[location]` with `plugin = "uk"`."""
 
-        url: str = Field(default=GREAT_BRITAIN, description="address of the service")
+        url: Annotated[str, AfterValidator(checked_url)] = Field(
+            default=GREAT_BRITAIN, description="address of the service"
+        )
 
     @classmethod
     def from_options(cls, options: Any, context: PluginContext) -> Self:
@@ -49,6 +52,9 @@ class GreatBritain(Country):
         if factor is None or factor.alpha_2 != "GB":
             return Probe(works=False, reason=f"this machine is not known to be in Great Britain: {code} by {reason}")
         return Probe(works=True, reason="asks carbonintensity.org.uk")
+
+    def _check_settings(self) -> None:
+        require(checked_url, "url", self.url)
 
     def _check_live(self) -> None:
         require_httpx()
