@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 import socket
 import sys
@@ -37,6 +38,12 @@ KEY = "SECRET-KEY"
 HEADERS = {"auth-token": KEY}
 
 
+def encoded(encoding: str) -> Respond:
+    """A megabyte and more in a thousandth of that."""
+    content = gzip.compress(b'{"a": "' + b" " * _http.MAX_BODY_BYTES + b'"}')
+    return lambda handler: handler.answer(content, Content_Encoding=encoding)
+
+
 FAULTS: dict[str, tuple[Respond, str]] = {
     "401": (status(401), "HTTP 401 Unauthorized$"),
     "429": (status(429), "HTTP 429 Too Many Requests$"),
@@ -52,6 +59,8 @@ FAULTS: dict[str, tuple[Respond, str]] = {
     "closed in the middle": (close_in_the_middle, r"spoke no HTTP \(RemoteProtocolError\)$"),
     "no HTTP": (echo_instead_of_http, r"spoke no HTTP \(RemoteProtocolError\)$"),
     "huge": (endless, "the answer is longer than 1000000 bytes$"),
+    "compressed": (encoded("gzip"), "the answer is compressed, which it was asked not to be$"),
+    "compressed twice": (encoded(f"identity, {KEY}"), "the answer is compressed, which it was asked not to be$"),
     "redirections without end": (redirect("/again"), "more than 5 redirections$"),
     "redirection to another scheme": (redirect("ftp://127.0.0.1/"), "this is no address of http or https$"),
     "redirection to no port": (redirect("http://127.0.0.1:99999/"), "this is no address of http or https$"),
@@ -96,6 +105,12 @@ async def test_the_json_object_is_returned_and_the_headers_are_sent() -> None:
     [(path, headers), (_, bare)] = server.requests
     assert (path, headers["auth-token"]) == ("/latest?zone=FR", KEY)
     assert "auth-token" not in bare
+
+
+@pytest.mark.parametrize("encoding", ["identity", "Identity", ""])
+async def test_an_answer_that_says_it_is_not_compressed(encoding: str) -> None:
+    with serving(lambda handler: handler.answer(b'{"a": 1}', Content_Encoding=encoding)) as server:
+        assert await Country.request(server.url) == {"a": 1}
 
 
 @pytest.mark.parametrize("name", FAULTS)

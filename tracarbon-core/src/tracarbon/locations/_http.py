@@ -198,9 +198,12 @@ async def _body(response: httpx.Response) -> bytes:
     if not response.is_success:
         wish = _retry_after_seconds(response.headers.get("retry-after", ""))
         raise _NoAnswer(_status_in_words(response.status_code), response.status_code, wish)
+    if response.headers.get("content-encoding", "identity").strip().lower() not in ("identity", ""):
+        # A small answer may decode to one that no memory holds.
+        raise _NoAnswer("the answer is compressed, which it was asked not to be")
     body = bytearray()
     with anyio.CancelScope() as scope:
-        async for chunk in response.aiter_bytes():
+        async for chunk in response.aiter_raw():
             body += chunk
             if len(body) > MAX_BODY_BYTES:
                 scope.cancel()  # ends the generators within httpx too, which leaving the loop would not

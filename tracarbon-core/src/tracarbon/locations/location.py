@@ -86,8 +86,8 @@ class Location(Plugin, ABC):
             headers: of the request, such as a key; they are never shown.
 
         Raises:
-            TracarbonException: no connection, no answer in time, a status that is not 2xx, no JSON object, or no httpx.
-                Names the address without its query.
+            TracarbonException: no connection, no answer in time, a status that is not 2xx, no JSON object, one that is
+                compressed, which it is asked not to be, or no httpx. Names the address without its query.
         """
         from tracarbon.locations._http import get_json
 
