@@ -17,7 +17,7 @@ from anyio.lowlevel import checkpoint
 from hypothesis import given
 from hypothesis import strategies as st
 from tracarbon.exceptions import CO2SignalAPIKeyIsMissing, CountryIsMissing, TracarbonException
-from tracarbon.locations import _http
+from tracarbon.locations import _answers, _http
 from tracarbon.locations import country as module
 from tracarbon.locations._answers import figure_in, live_address
 from tracarbon.locations._current import over_https
@@ -343,6 +343,24 @@ def test_the_address_of_the_service() -> None:
     assert live_address("http://127.0.0.1/v1?countryCode=", "fr") == "http://127.0.0.1/v1?countryCode=FR"
     assert live_address(None, "a&zone=b").split("&")[0].endswith("zone=A%26ZONE%3DB")
     assert live_address("http://[", "fr") == "http://[FR"
+
+
+@pytest.mark.parametrize("url", [None, "https://api.co2signal.com/v1/latest?countryCode="])
+async def test_electricity_maps_has_to_say_which_zone_it_is_about(
+    url: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may answer for another one without a word; a service of the user's own need not name any."""
+    unnamed = {key: value for key, value in ANSWER.items() if key != "zone"}
+    for answer, shown_kind in ((ANSWER, "live lifecycle"), (unnamed, "yearly average")):
+        with serving(json_answer(answer)) as server:
+            monkeypatch.setattr(_answers, "_ELECTRICITY_MAPS", f"{server.url}/{{zone}}/{{factor_type}}")
+            location = Country.live("fr", KEY, url)
+            location.wall_clock = lambda: NOON
+            await location.get_latest_co2g_kwh()
+            assert location.co2g_kwh_kind == shown_kind
+            assert [path for path, _ in server.requests] == ["/FR/lifecycle"]
+    with serving(json_answer(unnamed)) as server:
+        assert await france(server.url).get_latest_co2g_kwh() == 42.5
 
 
 async def test_the_default_service_is_asked_over_tls(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,9 +31,12 @@ GREAT_BRITAIN = "https://api.carbonintensity.org.uk/intensity"
 def live_address(url: str | None, zone: str, factor_type: FactorType = "lifecycle") -> str:
     """Return where to ask for a zone: at Electricity Maps, or at `url` with the zone put after it."""
     quoted = quote(zone.upper(), safe="")
-    if not url or _host(url) == _CLOSED_HOST:
-        return _ELECTRICITY_MAPS.format(zone=quoted, factor_type=factor_type)
-    return url + quoted
+    return (url or "") + quoted if is_own(url) else _ELECTRICITY_MAPS.format(zone=quoted, factor_type=factor_type)
+
+
+def is_own(url: str | None) -> bool:
+    """Whether another service than Electricity Maps is to be asked."""
+    return bool(url) and _host(url or "") != _CLOSED_HOST
 
 
 def _host(url: str) -> str | None:
@@ -43,22 +46,25 @@ def _host(url: str) -> str | None:
         return None
 
 
-def figure_in(answer: Mapping[str, Any], zone: str, now: float) -> Figure:
+def figure_in(answer: Mapping[str, Any], zone: str, now: float, *, must_name_zone: bool = False) -> Figure:
     """Return the intensity of an answer in the shape of Electricity Maps, at its top or under `data`.
 
     Args:
         answer: of the service.
         zone: that was asked for.
         now: seconds since the epoch.
+        must_name_zone: whether it is none where it does not say which zone it is about.
 
     Raises:
         TracarbonException: it has none, or is about another zone than the one asked for.
     """
     data = answer.get("data")
     below: Mapping[str, Any] = data if isinstance(data, dict) else {}
-    named = [part.get(key) for part in (answer, below) for key in ("zone", "countryCode")]
-    if any(name is not None and str(name).upper() != zone.upper() for name in named):
+    named = [name for part in (answer, below) for key in ("zone", "countryCode") if (name := part.get(key)) is not None]
+    if any(str(name).upper() != zone.upper() for name in named):
         raise TracarbonException("the answer is about another zone")
+    if must_name_zone and not named:
+        raise TracarbonException("the answer does not say which zone it is about")
     said = {**below, **answer}
     factor_type = said.get("emissionFactorType")
     kind = f"live {factor_type}" if factor_type in ("lifecycle", "direct") else "live"

@@ -415,13 +415,13 @@ class Country(Location):
         return self._average
 
     async def _ask(self) -> Figure:
-        from tracarbon.locations._answers import figure_in
+        from tracarbon.locations._answers import figure_in, is_own
 
         if self.name == WORLD:
             raise TracarbonException("there is none of the world; set the country")
         headers: dict[str, str] = {"auth-token": Secret(self.co2signal_api_key or "")}
         answer = await self.request(self._live_address(), headers)
-        return figure_in(answer, self.name, self.wall_clock())
+        return figure_in(answer, self.name, self.wall_clock(), must_name_zone=not is_own(self.co2signal_url))
 
     def _live_address(self) -> str:
         from tracarbon.locations._answers import live_address
