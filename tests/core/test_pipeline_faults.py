@@ -11,6 +11,7 @@ import anyio
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tracarbon._runner import FORGIVING_CALLS
 from tracarbon._states import ComponentState
 from tracarbon.exporters.exporter import Metric
 from tracarbon.hardwares.energy import DeviceUsage, EnergyUsage
@@ -33,6 +34,7 @@ from tests.support.fakes import (
 
 HOST, CPU_WATTS, MEMORY_WATTS = "energy_consumption_host", "energy_consumption_cpu", "energy_consumption_memory"
 GRAMS = "carbon_emission_host"
+BLOCKED = "it blocked everybody else for 0.5 s: its code waits or computes without `await`, or the machine is very busy"
 
 
 # ---- sensors
@@ -256,8 +258,20 @@ async def test_one_that_blocks_in_every_call_is_named_once(caplog: pytest.LogCap
         with caplog.at_level(logging.WARNING, "tracarbon"):
             await rig.to(65.0)
         assert rig.component("sensor").state is ComponentState.DEGRADED
+    assert [record.getMessage() for record in caplog.records] == [f"sensor sensor degraded: {BLOCKED}"]
+
+
+async def test_one_that_blocked_is_forgiven_once_it_has_not_for_many_calls(caplog: pytest.LogCaptureFixture) -> None:
+    rig = Rig(interval_seconds=10.0)
+    rig.sensor(script=Script([None, None, rig.blocking(0.5), *[None] * (FORGIVING_CALLS - 1)]))
+    async with rig.running():
+        with caplog.at_level(logging.WARNING, "tracarbon"):
+            await rig.to(10.0 * FORGIVING_CALLS + 5.0)
+            assert rig.component("sensor").reason == BLOCKED
+            await rig.to(10.0 * FORGIVING_CALLS + 15.0)
+            assert rig.component("sensor").state is ComponentState.OK
     said = [record.getMessage() for record in caplog.records]
-    assert said == ["sensor sensor degraded: it blocked everybody else for 0.5 s: its code waits without `await`"]
+    assert said == [f"sensor sensor degraded: {BLOCKED}", "sensor sensor works again"]
 
 
 @pytest.mark.parametrize(

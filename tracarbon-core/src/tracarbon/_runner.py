@@ -25,6 +25,8 @@ T = TypeVar("T")
 
 FIRST_BACK_OFF_SECONDS = 1.0
 LONGEST_BACK_OFF_SECONDS = 60.0
+FORGIVING_CALLS = 20
+"""How many calls in a row hold up nobody before one that did is forgotten."""
 
 
 class TimeoutExceeded(TracarbonException):
@@ -89,6 +91,7 @@ class Runner(ABC):
         self._deadline = terms.clock.deadline()
         self._is_calling = False
         self._blocking = ""
+        self._calls_since_blocking = 0
 
     async def run(self) -> None:
         """Enter the plugin and let it work until `finish`; after a failure, release it, wait and enter it again.
@@ -154,6 +157,8 @@ class Runner(ABC):
     def succeeded(self, problems: str = "") -> None:
         """Note that a call into the plugin went well, or well but for `problems`."""
         self._failures = 0
+        if self._calls_since_blocking >= FORGIVING_CALLS:
+            self._blocking = ""
         reason = problems or self._blocking
         if reason:
             self.component.degraded(reason)
@@ -183,6 +188,7 @@ class Runner(ABC):
             Exception: what the plugin raised.
         """
         self._is_calling = True
+        self._calls_since_blocking += 1
         try:
             result = await guard(call, self._deadline, self._timeout, self._note_blocking, self.clock.monotonic)
         except Exception:
@@ -196,9 +202,13 @@ class Runner(ABC):
         self.failed(error)
 
     def _note_blocking(self, seconds: float) -> None:
-        # Said once, and kept: one that blocks in every call would fill the log.
+        # Said once, and kept for a while: one that blocks in every call would fill the log.
+        self._calls_since_blocking = 0
         if not self._blocking:
-            self._blocking = f"it blocked everybody else for {seconds:.1f} s: its code waits without `await`"
+            self._blocking = (
+                f"it blocked everybody else for {seconds:.1f} s: its code waits or computes without `await`, or the "
+                "machine is very busy"
+            )
             self.component.degraded(self._blocking)
 
     async def _pause_for(self, seconds: float) -> None:

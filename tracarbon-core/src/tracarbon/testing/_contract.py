@@ -347,7 +347,9 @@ class ProbedContract(PluginContract):
                 answer = cls.probe(context)
                 seconds = time.monotonic() - began_at
                 assert isinstance(answer, Probe), f"probe() gave {answer!r}; it has to be a tracarbon.plugin.Probe"
-                assert answer.works or str(answer.reason or "").strip(), "probe() says that it does not work, and not why"
+                assert answer.works or str(answer.reason or "").strip(), (
+                    "probe() says that it does not work, and not why"
+                )
                 if seconds < _PROBE_SECONDS:
                     return
         finally:
