@@ -59,6 +59,7 @@ class Agent:
     def __init__(self, family: int, address: Any, most_bytes: int) -> None:
         self._family, self._address, self._most_bytes = family, address, most_bytes
         self._socket: socket.socket | None = None
+        self._left: socket.socket | None = None
         self._thread: threading.Thread | None = None
         self._ending = threading.Event()
         self._lock = threading.Lock()
@@ -90,12 +91,22 @@ class Agent:
     def start(self) -> None:
         self._socket = socket.socket(self._family, socket.SOCK_DGRAM)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_000_000)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # beside the one that keeps its place
         self._socket.bind(self._address)
         self._socket.setblocking(False)
         self._address = self._socket.getsockname()
+        self._give_up_place()
+
+    def _give_up_place(self) -> None:
+        if self._left is not None:
+            self._left.close()
+            self._left = None
 
     def stop(self) -> None:
-        """Go away, as one does that reads its queue first: whatever comes from now on is refused."""
+        """Go away, as one does that reads its queue first: whatever comes from now on is refused.
+
+        By UDP, the port is kept from other programs until it comes back.
+        """
         if self._socket is None:
             return
         self.stop_following()
@@ -105,8 +116,10 @@ class Agent:
         else:
             self._socket.connect((self._address[0], 9))  # what others send is nobody's now
         self.receive()
-        self._socket.close()
-        self._socket = None
+        with self._lock:
+            self._left, self._socket = self._socket, None
+        if self._family == socket.AF_UNIX:
+            self._give_up_place()
 
     def shrink(self, queue_bytes: int) -> None:
         """Have a smaller queue; Linux takes the number for half of what it allows."""
@@ -151,6 +164,7 @@ class Agent:
 
     def close(self) -> None:
         self.stop()
+        self._give_up_place()
 
 
 class PostHandler(Handler):
@@ -191,6 +205,7 @@ class Intake:
     overwritten: list[tuple[float, float]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     requests: int = 0
+    hanging: int = 0
     too_large: int = 0
     headers: dict[str, str] = field(default_factory=dict)
     url: str = ""
@@ -218,7 +233,8 @@ class Intake:
         if fault == "vanish":
             handler.close_connection = True
         elif fault == "hang":
-            handler.server.ended.wait(30)
+            self.hanging += 1
+            handler.server.ended.wait(120)
         else:
             handler.answer(b'{"errors":[]}', 200 if fault == "lie" else 202)
 
@@ -311,9 +327,12 @@ def unix_agent(path: Path) -> Iterator[Agent]:
         yield agent
 
 
-def free_udp_port() -> int:
-    """Return a port at which nobody listens."""
-    with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+@contextmanager
+def udp_port_of_nobody(host: str = "127.0.0.1") -> Iterator[int]:
+    """Keep a port at which nobody listens."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with closing(socket.socket(family, socket.SOCK_DGRAM)) as kept:
+        kept.bind((host, 0))
+        kept.connect((host, 9))  # what others send is nobody's
+        port: int = kept.getsockname()[1]
+        yield port

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import socket
 import sys
-from contextlib import AbstractAsyncContextManager, closing
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager, closing, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +18,7 @@ from tracarbon_exporter_datadog._agent import packed
 from tracarbon_exporter_datadog._parcel import NotDelivered, Parcel
 
 from tests.exporter_datadog.batches import GRAMS, HOST, JOULES, batch, exporter, joules, pods, record, usual
-from tests.exporter_datadog.receivers import Agent, free_udp_port, udp_agent, unix_agent
+from tests.exporter_datadog.receivers import Agent, udp_agent, udp_port_of_nobody, unix_agent
 
 BOTH = pytest.mark.parametrize("way", ["udp", "unix"])
 
@@ -160,11 +161,18 @@ async def test_gone_in_the_middle_of_a_batch(
         assert agent.total(JOULES) == joules([pods(1000)])
 
 
-async def test_a_receiver_by_udp_with_the_usual_queue_keeps_up() -> None:
-    """What does not fit into its queue is dropped by the kernel, and nobody tells."""
+async def test_a_receiver_by_udp_with_the_usual_queue_keeps_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What does not fit into its queue is dropped by the kernel, and nobody tells. It reads while the sender pauses."""
+    sleep = anyio.sleep
+
+    async def pause(seconds: float) -> None:
+        assert seconds > 0
+        agent.receive()
+        await sleep(0)
+
     with udp_agent() as agent:
         agent.shrink(212_992)
-        agent.follow()
+        monkeypatch.setattr(anyio, "sleep", pause)
         async with exporter(agent_host="127.0.0.1", agent_port=agent.port) as sender:
             await sender.export(pods(5000))
         agent.stop()
@@ -181,11 +189,17 @@ async def test_a_full_queue_is_waited_for(tmp_path: Path) -> None:
         assert len(agent.packets) == 600
 
 
-async def test_a_queue_that_stays_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_agent, "PATIENCE_SECONDS", 0.05)
+@contextmanager
+def impatient() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_agent, "PATIENCE_SECONDS", 0.05)
+        yield
+
+
+async def test_a_queue_that_stays_full(tmp_path: Path) -> None:
     with unix_agent(tmp_path / "dsd.socket") as agent:
         async with exporter(socket_path=str(tmp_path / "dsd.socket"), disable_buffering=True) as sender:
-            with pytest.raises(RetryableExportError, match="it is full") as caught:
+            with impatient(), pytest.raises(RetryableExportError, match="it is full") as caught:
                 await sender.export(pods(2000))
             left = caught.value.remaining
             assert left is not None
@@ -196,16 +210,13 @@ async def test_a_queue_that_stays_full(tmp_path: Path, monkeypatch: pytest.Monke
         assert agent.total(JOULES) == joules([pods(2000)])
 
 
-async def test_a_queue_that_stays_full_and_another_agent_at_its_path(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_queue_that_stays_full_and_another_agent_at_its_path(tmp_path: Path) -> None:
     """The old agent hangs; its path is the new one's by now."""
-    monkeypatch.setattr(_agent, "PATIENCE_SECONDS", 0.05)
     path = tmp_path / "dsd.socket"
     path.symlink_to(tmp_path / "old.socket")
     with unix_agent(tmp_path / "old.socket") as old, unix_agent(tmp_path / "new.socket") as new:
         async with exporter(socket_path=str(path), disable_buffering=True) as sender:
-            with pytest.raises(RetryableExportError) as caught:
+            with impatient(), pytest.raises(RetryableExportError) as caught:
                 await sender.export(pods(2000))
             left = caught.value.remaining
             assert left is not None
@@ -267,8 +278,9 @@ async def test_what_was_refused_at_the_very_end_is_told(
         return None
 
     monkeypatch.setattr(_agent.Agent, "_look", look_away)
-    async with exporter(agent_host="127.0.0.1", agent_port=free_udp_port()) as sender:
-        await sender.export(usual())
+    with udp_port_of_nobody() as port:
+        async with exporter(agent_host="127.0.0.1", agent_port=port) as sender:
+            await sender.export(usual())
     assert "1 packets of the last windows turned out to be refused" in caplog.text
 
 
@@ -319,8 +331,8 @@ async def test_a_cancellation_while_refusals_come_back_loses_nothing(monkeypatch
 
 async def test_a_name_with_several_addresses() -> None:
     """Each is tried in turn."""
-    with udp_agent() as agent:
-        dead, alive = (socket.AF_INET, ("127.0.0.1", free_udp_port())), (socket.AF_INET, ("127.0.0.1", agent.port))
+    with udp_agent() as agent, udp_port_of_nobody() as port:
+        dead, alive = (socket.AF_INET, ("127.0.0.1", port)), (socket.AF_INET, ("127.0.0.1", agent.port))
 
         async def places() -> list[_agent.Place]:
             return [dead, alive]
@@ -388,9 +400,10 @@ async def test_ipv6() -> None:
         async with exporter(agent_host="::1", agent_port=agent.port) as sender:
             await sender.export(usual())
         assert agent.total(JOULES) == 400.0
-    async with exporter(agent_host="::1", agent_port=free_udp_port()) as sender:
-        with pytest.raises(RetryableExportError, match="nobody listens there"):
-            await sender.export(usual())
+    with udp_port_of_nobody("::1") as port:
+        async with exporter(agent_host="::1", agent_port=port) as sender:
+            with pytest.raises(RetryableExportError, match="nobody listens there"):
+                await sender.export(usual())
 
 
 async def test_a_name_that_nobody_has() -> None:

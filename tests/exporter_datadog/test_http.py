@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import socket
 import traceback
 from collections.abc import Iterator
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, closing, contextmanager
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -39,7 +41,6 @@ from tests.exporter_datadog.batches import (
     window,
 )
 from tests.exporter_datadog.receivers import APP_KEY, KEY, Fault, Intake, intake
-from tests.support.web_server import hang, serving
 
 FIRST = int(WALL) + 3
 """The first second that an exporter uses that begins at `WALL`."""
@@ -63,6 +64,39 @@ async def refused(sender: DatadogExporter, what: Any) -> ExportError:
     with pytest.raises(ExportError) as caught:
         await sender.export(what)
     return caught.value
+
+
+async def until_it_hangs(api: Intake) -> None:
+    """Wait until the intake has a request, and says nothing."""
+    with anyio.fail_after(60):
+        while not api.hanging:
+            await anyio.sleep(0.001)
+
+
+async def refused_once_it_hangs(
+    api: Intake, sender: DatadogExporter, what: Any, monkeypatch: pytest.MonkeyPatch
+) -> ExportError:
+    """Let the patience with an answer be over just when the intake has the request, however busy the machine is."""
+    scopes: list[anyio.CancelScope] = []
+    fail_after = anyio.fail_after
+
+    @contextmanager
+    def noted(seconds: float | None) -> Iterator[anyio.CancelScope]:
+        with fail_after(seconds) as scope:
+            scopes.append(scope)
+            yield scope
+
+    async def end_patience() -> None:
+        await until_it_hangs(api)
+        scopes[0].deadline = anyio.current_time()
+
+    with monkeypatch.context() as patch:
+        async with anyio.create_task_group() as group:
+            group.start_soon(end_patience)
+            await anyio.lowlevel.checkpoint()
+            patch.setattr(anyio, "fail_after", noted)
+            return await refused(sender, what)
+    raise AssertionError
 
 
 async def test_rates_amounts_and_levels(api: Intake) -> None:
@@ -146,12 +180,14 @@ async def test_how_long_the_api_wants_to_be_left_alone(api: Intake, status: int,
 @pytest.mark.parametrize("fault", ["vanish", "hang"])
 async def test_a_202_that_never_arrived(api: Intake, fault: Fault, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same batch is posted again with the same time, and counts once."""
-    monkeypatch.setattr(_intake, "REQUEST_SECONDS", 0.3)
     clock = SleeplessClock(wall=WALL)
     async with to(api, clock) as sender:
         same = usual()
         api.faults = [fault, 503]
-        assert isinstance(await refused(sender, same), DeliveryUnknown)
+        if fault == "hang":
+            assert isinstance(await refused_once_it_hangs(api, sender, same, monkeypatch), DeliveryUnknown)
+        else:
+            assert isinstance(await refused(sender, same), DeliveryUnknown)
         clock.elapse(100.0)
         assert isinstance(await refused(sender, same), DeliveryUnknown), "the first one may still have arrived"
         await sender.export(same)
@@ -192,12 +228,12 @@ async def test_a_batch_that_waited_for_an_hour_is_of_now(api: Intake) -> None:
 
 
 async def test_nobody_listens() -> None:
-    with serving(hang) as server:
-        url = server.url
-    async with exporter(api_key=KEY, api_url=url) as sender:
-        error = await refused(sender, usual())
-        assert isinstance(error, RetryableExportError)
-        assert "no connection" in str(error)
+    with closing(socket.socket()) as unused:
+        unused.bind(("127.0.0.1", 0))  # and does not listen
+        async with exporter(api_key=KEY, api_url=f"http://127.0.0.1:{unused.getsockname()[1]}") as sender:
+            error = await refused(sender, usual())
+    assert isinstance(error, RetryableExportError)
+    assert "no connection" in str(error)
 
 
 async def test_windows_that_end_in_one_second(api: Intake) -> None:
@@ -350,9 +386,10 @@ async def test_an_export_that_was_cancelled_goes_on_where_it_was(api: Intake, mo
     async with to(api) as sender:
         sent = pods(300)
         api.faults = [None, "hang"]
-        with anyio.move_on_after(0.5) as scope:
-            await sender.export(sent)
-        assert scope.cancelled_caught
+        async with anyio.create_task_group() as group:
+            group.start_soon(sender.export, sent)
+            await until_it_hangs(api)
+            group.cancel_scope.cancel()
         first = len(api.series)
         await sender.export(sent)
         assert api.total(JOULES) == joules([sent])
@@ -360,16 +397,15 @@ async def test_an_export_that_was_cancelled_goes_on_where_it_was(api: Intake, mo
 
 
 async def test_a_hanging_api_holds_nobody_up(api: Intake) -> None:
-    beats = 0
+    """An export that held up the event loop would end, and fail, before anybody else has a turn."""
     async with to(api) as sender:
         api.standing = "hang"
-        with anyio.move_on_after(0.5):
-            async with anyio.create_task_group() as group:
-                group.start_soon(sender.export, usual())
-                while True:
-                    await anyio.sleep(0.005)
-                    beats += 1
-    assert beats > 20
+        async with anyio.create_task_group() as group:
+            group.start_soon(sender.export, usual())
+            await until_it_hangs(api)
+            for _ in range(20):
+                await anyio.sleep(0.005)
+            group.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("fault", [400, 403, 413, 429, 500, "vanish", "hang up", "lie"])

@@ -156,5 +156,5 @@ def test_by_dogstatsd(
         try:
             anyio.run(run, backend=backend)
         finally:
-            agent.stop()
+            agent.close()
         check(given, agent.total)
