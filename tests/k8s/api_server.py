@@ -224,7 +224,7 @@ def write_kubeconfig(path: Path, url: str, token: str = TOKEN, context: str = "t
 
 
 def hang(handler: Handler, _: Request) -> bool:
-    return handler.server.ended.wait(30)
+    return handler.server.ended.wait(120)
 
 
 def reset_at_once(handler: Handler, _: Request) -> bool:

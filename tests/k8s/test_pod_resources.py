@@ -15,20 +15,18 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tracarbon_k8s._pod_resources import (
-    MOST_BYTES,
-    Held,
-    PodResourcesError,
-    card_of,
-    cards_by_holder,
-    decode_list,
-)
+from tracarbon_k8s import _pod_resources
+from tracarbon_k8s._pod_resources import MOST_BYTES, Held, PodResourcesError, card_of, decode_list
 
 grpc = pytest.importorskip("grpc")
 
 CARD = "GPU-0b1a9e52-4d5b-0a63-7d0a-9f2f4ed3a2c1"
 OTHER = "GPU-fef8089b-4820-abfc-e83e-94318197576e"
 PART = "MIG-c7384736-a75d-5afc-978f-d2f1294409fd"
+
+
+def cards_by_holder(path: str, timeout_seconds: float = 60.0) -> object:
+    return _pod_resources.cards_by_holder(path, timeout_seconds)
 
 
 def varint(number: int) -> bytes:
@@ -137,12 +135,15 @@ def test_hanging(tmp_path: Path) -> None:
 
     def answer(_: bytes, context: Any) -> bytes:
         remaining.append(context.time_remaining())
-        ended.wait(30)
+        ended.wait(120)
         return b""
 
     with kubelet(tmp_path / "kubelet.sock", answer) as path:
-        with pytest.raises(PodResourcesError, match=r"kubelet\.sock does not answer within 0\.2 s"):
-            cards_by_holder(path, timeout_seconds=0.2)
+        for _ in range(300):
+            with pytest.raises(PodResourcesError, match=r"kubelet\.sock does not answer within 0\.2 s"):
+                cards_by_holder(path, timeout_seconds=0.2)
+            if remaining:  # a busy machine may take longer than that for the question alone
+                break
         ended.set()
     assert remaining[0] < 1  # the server is told how long it has
 

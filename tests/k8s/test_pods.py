@@ -27,7 +27,7 @@ BUSY = ContainerKey(
 
 @pytest.fixture
 def api(server: Server, tmp_path: Path) -> Iterator[Api]:
-    made = Api(kubeconfig=write_kubeconfig(tmp_path / "config", server.url), timeout_seconds=20.0)
+    made = Api(kubeconfig=write_kubeconfig(tmp_path / "config", server.url), timeout_seconds=60.0)
     yield made
     made.close()
 

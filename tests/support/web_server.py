@@ -119,7 +119,7 @@ def status(code: int) -> Respond:
 
 
 def hang(handler: Handler) -> None:
-    handler.server.ended.wait(30)
+    handler.server.ended.wait(120)
 
 
 def trickle(handler: Handler) -> None:
