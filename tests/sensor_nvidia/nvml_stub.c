@@ -55,6 +55,7 @@ struct control {
     uint32_t references;
     uint32_t lives;         /* how often the first reference was taken */
     uint32_t in_flight;
+    uint32_t waiting;       /* threads that hang, in whatever call */
     uint32_t stale_handles; /* calls with a handle of an earlier life */
     uint32_t shut_below;    /* shut down while calls were in flight */
     uint32_t without_init;  /* calls outside of any life */
@@ -94,6 +95,17 @@ static void sleep_a_little(void)
     nanosleep(&while_, NULL);
 }
 
+/* Do not return while it is set. */
+static void wait_while(struct control *all, uint32_t *hang)
+{
+    if (!*(volatile uint32_t *)hang)
+        return;
+    __atomic_add_fetch(&all->waiting, 1, __ATOMIC_SEQ_CST);
+    while (*(volatile uint32_t *)hang)
+        sleep_a_little();
+    __atomic_sub_fetch(&all->waiting, 1, __ATOMIC_SEQ_CST);
+}
+
 static int64_t now_ns(void)
 {
     struct timespec now;
@@ -124,8 +136,7 @@ int nvmlInitWithFlags(unsigned flags)
     (void)flags;
     if (!all)
         return LIBRARY_NOT_FOUND;
-    while (*(volatile uint32_t *)&all->init_hang)
-        sleep_a_little();
+    wait_while(all, &all->init_hang);
     if (all->init_fault)
         return all->init_fault;
     pthread_mutex_lock(&lock);
@@ -143,8 +154,7 @@ int nvmlShutdown(void)
     struct control *all = control();
     if (!all)
         return UNINITIALIZED;
-    while (*(volatile uint32_t *)&all->shutdown_hang)
-        sleep_a_little();
+    wait_while(all, &all->shutdown_hang);
     pthread_mutex_lock(&lock);
     all->shutdowns++;
     if (all->references && !--all->references) {
@@ -172,8 +182,7 @@ int nvmlDeviceGetCount_v2(unsigned *count)
             all->without_init++;
         return UNINITIALIZED;
     }
-    while (*(volatile uint32_t *)&all->count_hang)
-        sleep_a_little();
+    wait_while(all, &all->count_hang);
     pthread_mutex_lock(&lock);
     if (all->lives_on)
         number(all);
@@ -210,8 +219,7 @@ static int begin(struct control **where, void *handle, struct card **card)
     __atomic_add_fetch(&all->in_flight, 1, __ATOMIC_SEQ_CST);
     if (*(volatile uint32_t *)&(*card)->hang) {
         __atomic_add_fetch(&(*card)->hung, 1, __ATOMIC_SEQ_CST);
-        while (*(volatile uint32_t *)&(*card)->hang)
-            sleep_a_little();
+        wait_while(all, &(*card)->hang);
         __atomic_sub_fetch(&(*card)->hung, 1, __ATOMIC_SEQ_CST);
     }
     __atomic_sub_fetch(&all->in_flight, 1, __ATOMIC_SEQ_CST);

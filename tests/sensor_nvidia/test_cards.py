@@ -15,7 +15,7 @@ from tracarbon_sensor_nvidia._nvml import DRIVER_NOT_LOADED, GPU_IS_LOST, GPU_NO
 
 from tests.sensor_nvidia.stub import NO_PERMISSION, NOT_SUPPORTED, UNKNOWN, Stub, no_thread, our_threads, wait_for
 
-OPEN_SECONDS = 10.0
+OPEN_SECONDS = 60.0
 
 
 class Clock:
@@ -44,7 +44,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def cards(stub: Stub, clock: Clock, folder: Path) -> Iterator[Cards]:
-    with closing(Cards(clock=clock, answer_seconds=0.5, folder=folder)) as cards:
+    with closing(Cards(clock=clock, answer_seconds=0.05, folder=folder)) as cards:
         yield cards
         stub.release()
 
