@@ -5,9 +5,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tracarbon_sensor_macos import _powermetrics, sources
 
 from tests.sensor_macos.libraries import Libraries, why_not
 from tests.sensor_macos.programs import Programs
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What does not hang is not given up, however busy the machine is."""
+    monkeypatch.setattr(_powermetrics, "_ANSWER_SECONDS", 60.0)
+    for name in ("_PROBE_SECONDS", "_OPEN_SECONDS", "_COMMAND_SECONDS"):
+        monkeypatch.setattr(sources, name, 60.0)
 
 
 @pytest.fixture(scope="session")

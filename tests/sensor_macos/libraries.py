@@ -88,4 +88,4 @@ class Libraries:
 
 def build(source: str, target: str, *more: str) -> None:
     arguments = ["gcc", "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o", target, str(SOURCES / source)]
-    subprocess.run([*arguments, *more], check=True, timeout=60)
+    subprocess.run([*arguments, *more], check=True, timeout=180)

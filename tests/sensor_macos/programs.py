@@ -69,7 +69,7 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
+def eventually(condition: Callable[[], bool], seconds: float = 60.0) -> bool:
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -78,7 +78,17 @@ def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
     return True
 
 
+def is_written(path: Path) -> bool:
+    """Whether a program has written its process id into a file, to the end."""
+    return path.exists() and path.read_text().endswith("\n")
+
+
 def written_pid(path: Path) -> int:
     """Return the process id that a program has written into a file, once it has."""
-    assert eventually(lambda: path.exists() and path.read_text().endswith("\n"))
+    assert eventually(lambda: is_written(path))
     return int(path.read_text())
+
+
+def is_ended(path: Path) -> bool:
+    """Whether a program that writes its process id into a file does not run, or was ended before it could write."""
+    return not is_written(path) or not is_running(int(path.read_text()))

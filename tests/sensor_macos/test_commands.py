@@ -13,7 +13,7 @@ from tracarbon_sensor_macos import _commands
 from tracarbon_sensor_macos._errors import SourceError
 from tracarbon_sensor_macos._ioreg import read_system_power
 
-from tests.sensor_macos.programs import Programs, eventually, is_running, written_pid
+from tests.sensor_macos.programs import Programs, eventually, is_ended, is_running, is_written, written_pid
 
 LONG_SECONDS = 60.0
 
@@ -48,9 +48,7 @@ async def test_a_program_that_hangs_is_ended_with_its_children(programs: Program
     program = programs.shell("hang", f"sleep 600 & echo $! > {tmp_path}/child; echo $$ > {tmp_path}/own; wait")
     with pytest.raises(SourceError, match=r"^hang did not end within 2 s$"):
         await _commands.run([program], timeout_seconds=2)
-    for name in ("own", "child"):
-        pid = written_pid(tmp_path / name)
-        assert eventually(lambda pid=pid: not is_running(pid))  # type: ignore[misc]
+    assert eventually(lambda: is_ended(tmp_path / "own") and is_ended(tmp_path / "child"))
 
 
 async def test_a_child_that_outlives_its_parent_is_ended_and_not_waited_for(programs: Programs, tmp_path: Path) -> None:
@@ -85,8 +83,8 @@ async def test_a_program_is_ended_when_its_caller_is_cancelled(programs: Program
             await _commands.run([program], timeout_seconds=LONG_SECONDS)
 
         group.start_soon(run)
-        with anyio.fail_after(10):
-            while not (tmp_path / "child").exists():
+        with anyio.fail_after(60):
+            while not is_written(tmp_path / "child"):
                 await anyio.sleep(0.01)
         group.cancel_scope.cancel()
     assert eventually(lambda: not is_running(written_pid(tmp_path / "child")))
