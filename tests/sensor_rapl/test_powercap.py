@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from tracarbon_sensor_rapl._amd_energy import find_sockets
 from tracarbon_sensor_rapl._powercap import Zone, ZoneKind, ZoneReader, explain, find_zones
 
+from tests.support.descriptors import open_below
 from tests.support.powercap_tree import (
     DRAM_RANGE_UJ,
     PACKAGE_RANGE_UJ,
@@ -56,11 +57,6 @@ def labels(zones: list[Zone]) -> list[str]:
 
 def by_label(zones: list[Zone]) -> dict[str, Zone]:
     return {zone.label: zone for zone in zones}
-
-
-def open_descriptors() -> list[str]:
-    links = Path("/proc/self/fd")
-    return sorted(str(link.readlink()) for link in links.iterdir() if link.is_symlink())
 
 
 class TestFindZones:
@@ -316,11 +312,10 @@ class TestZoneReader:
             assert (gone.errno, gone.filename) == (errno.ENODEV, str(tree.powercap / "intel-rapl:0/energy_uj"))
 
     def test_leaks_no_descriptor(self, tree: PowercapTree, clock: Clock) -> None:
-        before = open_descriptors()
         zones = find_zones(tree.powercap)
         with ZoneReader(zones, clock=clock) as reader:
             counters = {str(tree.counter(zone.key)) for zone in zones}
-            assert counters <= set(open_descriptors())
+            assert counters == set(open_below(tree.root))
             for _ in range(5):
                 tree.hide("intel-rapl:0")
                 reader.read()
@@ -329,8 +324,8 @@ class TestZoneReader:
                 tree.restore("intel-rapl:0")
                 clock.now += 1
                 assert reader.read() == [0, 0, 0, 0]
-            assert len(open_descriptors()) == len(before) + len(zones)
-        assert open_descriptors() == before
+            assert len(open_below(tree.root)) == len(zones)
+        assert open_below(tree.root) == []
 
     def test_descriptors_are_not_inherited(self, tree: PowercapTree) -> None:
         with ZoneReader(find_zones(tree.powercap)) as reader:

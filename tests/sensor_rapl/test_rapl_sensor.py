@@ -17,6 +17,7 @@ from tracarbon.plugin import PluginContext
 from tracarbon.testing import ManualClock
 from tracarbon_sensor_rapl import RAPL, LinuxEnergyConsumption, RAPLResult
 
+from tests.support.descriptors import open_below
 from tests.support.powercap_tree import (
     PACKAGE_RANGE_UJ,
     PowercapTree,
@@ -99,8 +100,7 @@ def device_watts(usage: EnergyUsage) -> dict[str, object]:
 
 
 def open_counters() -> list[str]:
-    links = (link for link in Path("/proc/self/fd").iterdir() if link.is_symlink())
-    return [target for link in links if (target := str(link.readlink())).endswith(("energy_uj", "_input"))]
+    return [path for path in open_below(Path("/")) if path.endswith(("energy_uj", "_input"))]
 
 
 class TestComponents:
