@@ -685,6 +685,7 @@ def pods_end(
     """
     container = container_of(things)
     port = container["ports"][0]["containerPort"]
+    metrics = ""
 
     def answers(path: str) -> bool:
         tree.advance("intel-rapl:0", 1_000_000)
@@ -696,7 +697,6 @@ def pods_end(
         status, metrics = deploy_pod.ask(process, "/metrics", port)
         return status == 200 and all(re.search(pattern, metrics, re.MULTILINE) for pattern in shown)
 
-    metrics = ""
     with run_pod(pod_of(things), folder, host) as process:
         for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
             path = container[probe]["httpGet"]["path"]
