@@ -16,6 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple, TypeAlias
 
+import httpx
 import pytest
 import tomli
 from tracarbon import _pytest_plugin, testing
@@ -26,6 +27,7 @@ from tracarbon.hardwares.energy import EnergyUsage, Scope
 from tracarbon.hooks import Moments
 from tracarbon.plugin import PluginContext
 
+from tests.core.test_location_request import refused_address
 from tests.pipelines.support import environment, make_distribution, read_records, run
 from tests.support import web_server
 
@@ -106,7 +108,7 @@ class Reader:
                 env=self.environment,
                 capture_output=True,
                 text=True,
-                timeout=120,
+                timeout=600,
                 check=False,
             )
             self.said = done.stdout
@@ -296,7 +298,8 @@ class TestThePagesExporter:
         respond, expected, seconds = FAULTS[fault]
         with receiving(respond) as server:
             async with exporter_module.PostExporter(url=server.url) as exporter:
-                exporter.client.timeout = 0.3
+                if fault == "no answer":
+                    exporter.client.timeout = httpx.Timeout(60.0, read=0.3)
                 with pytest.raises(ExportError) as raised:
                     await exporter.export(a_batch())
         assert raised.type is expected
@@ -304,9 +307,7 @@ class TestThePagesExporter:
         assert server.bodies == []
 
     async def test_without_a_connection_nothing_was_sent(self, exporter_module: ModuleType) -> None:
-        with receiving() as server:
-            pass
-        async with exporter_module.PostExporter(url=server.url) as exporter:
+        async with exporter_module.PostExporter(url=refused_address()) as exporter:
             with pytest.raises(RetryableExportError, match="no connection"):
                 await exporter.export(a_batch())
 

@@ -21,7 +21,7 @@ def run_block(number: int, folder: Path) -> str:
         env=environment(TRACARBON_COUNTRY="fr"),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")

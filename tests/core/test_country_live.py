@@ -7,8 +7,11 @@ import logging
 import math
 import sys
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
+from queue import SimpleQueue
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -16,6 +19,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 from hypothesis import given
 from hypothesis import strategies as st
+from tracarbon._worker import current_loop_caller
 from tracarbon.exceptions import CO2SignalAPIKeyIsMissing, CountryIsMissing, TracarbonException
 from tracarbon.locations import _answers, _http
 from tracarbon.locations import country as module
@@ -27,7 +31,7 @@ from tracarbon.locations.location import CarbonIntensitySource
 from tracarbon.testing import ManualClock
 
 from tests.core.test_location_request import FAULTS, KEY, everything_shown, refused_address
-from tests.support.web_server import Handler, Respond, hang, json_answer, serving, status
+from tests.support.web_server import Handler, Respond, Server, hang, json_answer, serving, status
 
 pytestmark = pytest.mark.anyio
 
@@ -66,6 +70,7 @@ FAULTY: dict[str, Respond] = {name: FAULTS[name][0] for name in SOME_FAULTS} | {
 
 @pytest.fixture(autouse=True)
 def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_http, "TOTAL_SECONDS", 60.0)
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
@@ -99,6 +104,27 @@ def in_parallel(threads: list[threading.Thread]) -> None:
         thread.join()
 
 
+def time_out_once_heard(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each request time out when the service has heard of it, and neither before nor long after."""
+    time_outs: SimpleQueue[Callable[[], None]] = SimpleQueue()
+
+    @contextmanager
+    def fail_after(_: float) -> Iterator[None]:
+        with anyio.CancelScope() as scope:
+            call_in_loop = current_loop_caller()
+            time_outs.put(lambda: call_in_loop(scope.cancel))
+            yield
+        if scope.cancelled_caught:
+            raise TimeoutError
+
+    def respond(handler: Handler) -> None:
+        time_outs.get()()
+        hang(handler)
+
+    monkeypatch.setattr(_http, "anyio", SimpleNamespace(**{**vars(anyio), "fail_after": fail_after}))
+    server.respond = respond
+
+
 async def until_waiting(location: Country, count: int) -> None:
     assert location._feed is not None
     while len(location._feed._waiting) < count:
@@ -126,7 +152,7 @@ async def test_callers_share_the_request_in_flight() -> None:
     gate = threading.Event()
 
     def respond(handler: Handler) -> None:
-        gate.wait(30)
+        gate.wait(60)
         json_answer(ANSWER)(handler)
 
     values: list[float] = []
@@ -168,16 +194,20 @@ def test_one_location_in_several_event_loops() -> None:
     assert len(server.requests) == 2
 
 
-async def test_a_caller_that_leaves_early_does_not_keep_the_fallback_from_the_next(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(_http, "TOTAL_SECONDS", 0.3)
-    with serving(hang) as server:
+async def test_a_caller_that_leaves_early_does_not_keep_the_fallback_from_the_next() -> None:
+    gate = threading.Event()
+
+    def fail_late(handler: Handler) -> None:
+        gate.wait(60)
+        status(500)(handler)
+
+    with serving(fail_late) as server:
         location = france(server.url)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(location.get_latest_co2g_kwh)
             await until_waiting(location, 1)
             tasks.cancel_scope.cancel()
+        gate.set()
         assert await location.get_latest_co2g_kwh() == AVERAGE[0]
         assert await location.get_latest_co2g_kwh() == AVERAGE[0]
     assert len(server.requests) == 1
@@ -188,10 +218,10 @@ async def test_a_fault_falls_back_and_is_tried_again(
     name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "tracarbon")
-    if name == "hang":
-        monkeypatch.setattr(_http, "TOTAL_SECONDS", 0.3)
     clock = ManualClock()
     with serving(FAULTY[name]) as server:
+        if name == "hang":
+            time_out_once_heard(server, monkeypatch)
         location = france(server.url, clock.monotonic)
         for seconds in (0, 59, 1, 60):
             clock.elapse(seconds)

@@ -324,7 +324,7 @@ def test_a_full_disk_loses_nothing_and_tears_nothing(tmp_path: Path) -> None:
             ["unshare", "-m", "sh", "-c", mount, script],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=240,
             check=False,
             cwd=Path(__file__).parents[2],
         )
@@ -367,7 +367,7 @@ async def test_another_batch_follows_one_that_outlasts_the_pipelines_patience(tm
         sink = exporter._sink
         assert sink is not None
         go_on, append = threading.Event(), sink.append
-        sink.append = lambda records: append(records) if go_on.wait(10) else None  # type: ignore[method-assign]
+        sink.append = lambda records: append(records) if go_on.wait(60) else None  # type: ignore[method-assign]
         with anyio.CancelScope() as scope:
             scope.cancel()
             await exporter.export(batch(1))
@@ -455,7 +455,7 @@ async def test_a_write_that_outlasts_the_pipelines_patience_is_not_repeated(tmp_
         append = sink.append
 
         def slow_append(records: list[str]) -> None:
-            go_on.wait(10)
+            go_on.wait(60)
             append(records)
 
         sink.append = slow_append  # type: ignore[method-assign]

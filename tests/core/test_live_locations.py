@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from tracarbon.exceptions import TracarbonException
+from tracarbon.locations import _http
 from tracarbon.locations import country as module
 from tracarbon.locations._answers import british_figure_in, figure_in, live_address
 from tracarbon.locations.country import Country
@@ -33,6 +34,14 @@ pytestmark = pytest.mark.anyio
 HOUR = 3600.0
 
 
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service that answers is never late here."""
+    monkeypatch.setattr(_http, "TOTAL_SECONDS", 60.0)
+    monkeypatch.setattr(module, "_FIRST_ANSWER_SECONDS", 60.0)
+    monkeypatch.setattr(module, "_WHERE_AM_I_SECONDS", 60.0)
+
+
 def live(url: str, clock: ManualClock) -> tuple[ElectricityMaps, Component]:
     """A location as a pipeline has it, over its clock; and its state."""
     context = PluginContext("location", clock=clock)
@@ -48,7 +57,7 @@ async def until_asked(location: Country) -> None:
     """Wait until no request is under way: the service's thread knows nothing of the manual clock."""
     feed = location._feed
     assert feed is not None
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         while feed._is_asking:
             await anyio.sleep(0.001)
 
@@ -68,7 +77,7 @@ class Gate:
         self.respond = json_answer(ANSWER)
 
     def __call__(self, handler: Handler) -> None:
-        self.opened.wait(30)
+        self.opened.wait(60)
         self.respond(handler)
 
 

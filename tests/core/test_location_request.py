@@ -8,6 +8,7 @@ import socket
 import sys
 import threading
 import traceback
+from functools import cache
 from pathlib import Path
 
 import httpx
@@ -69,10 +70,16 @@ FAULTS: dict[str, tuple[Respond, str]] = {
 }
 
 
+@cache
+def _taken() -> socket.socket:
+    """A socket that has a port, keeps it from everybody else, and does not listen."""
+    taken = socket.socket()
+    taken.bind(("127.0.0.1", 0))
+    return taken
+
+
 def refused_address() -> str:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{taken.getsockname()[1]}"
+    return f"http://127.0.0.1:{_taken().getsockname()[1]}"
 
 
 def everything_shown(error: BaseException) -> str:
@@ -82,6 +89,7 @@ def everything_shown(error: BaseException) -> str:
 
 @pytest.fixture(autouse=True)
 def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_http, "TOTAL_SECONDS", 60.0)
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)

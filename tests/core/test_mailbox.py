@@ -12,7 +12,9 @@ from tracarbon.metrics import Batch, MetricKind, Record, Tag
 
 from tests.core.test_metrics import assert_same_totals, batch, record, records_of
 
-REAL = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+REAL = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 
 
 async def test_take_waits_for_a_batch() -> None:

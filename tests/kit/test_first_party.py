@@ -51,6 +51,7 @@ class TestWindows(SensorContract):
     @pytest.fixture(autouse=True)
     def monitor(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.setattr("tracarbon.hardwares.windows.platform_name", lambda: "Windows")
+        monkeypatch.setattr("tracarbon.hardwares.windows._TIMEOUT_SECONDS", 60.0)
         package = {"SensorId": "/amdcpu/0/power/0", "Text": "Package", "Value": "35,1 W", "Children": []}
         with serving(json_answer({"Text": "Sensor", "Children": [package]})) as self.server:
             yield
@@ -113,9 +114,16 @@ class TestAws(SensorContract):
         return ec2_machine(folder)
 
 
+def be_patient_with_the_metadata_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is in this process, and with it as slow as the machine."""
+    for limit in ("_TIMEOUT_SECONDS", "_LONGEST_SECONDS"):
+        monkeypatch.setattr(f"tracarbon_sensor_aws.instance.{limit}", 60.0)
+
+
 class TestAwsByTheMetadataService(TestAws):
     @pytest.fixture(autouse=True)
-    def service(self) -> Iterator[None]:
+    def service(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        be_patient_with_the_metadata_service(monkeypatch)
         with serving(Imds({"instance-type": "m5.large"})) as self.server:
             yield
 
@@ -139,7 +147,8 @@ class TestAwsRegionByTheMetadataService(LocationContract):
     distribution = "tracarbon-sensor-aws"
 
     @pytest.fixture(autouse=True)
-    def service(self) -> Iterator[None]:
+    def service(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        be_patient_with_the_metadata_service(monkeypatch)
         with serving(Imds({"placement/region": "eu-west-1"})) as self.server:
             yield
 
@@ -327,7 +336,7 @@ class TestPrometheus(ExporterContract):
 
         async def scrape_and_leave(exporter: PrometheusExporter, *details: object) -> None:
             if exporter.url is not None:
-                with urllib.request.urlopen(exporter.url, timeout=10) as answer:
+                with urllib.request.urlopen(exporter.url, timeout=60) as answer:
                     self.scraped = answer.read().decode()
             await leave(exporter, *details)
 
