@@ -183,7 +183,7 @@ async def test_first_sample_without_a_window_is_billed_for_no_time(monkeypatch: 
     now += 5.0
     assert (await emission.get_co2_usage()).host_carbon_usage == pytest.approx(300.0)
     assert Power.watts_to_watt_hours(60.0) == 0.0
-    assert Power.watts_to_watt_hours(60.0, datetime.now(UTC) - timedelta(hours=1)) == pytest.approx(60.0, rel=1e-3)
+    assert Power.watts_to_watt_hours(60.0, datetime.now(UTC) - timedelta(hours=1)) == pytest.approx(60.0, rel=0.02)
 
 
 async def test_no_energy_is_taken_from_the_sensor_while_the_intensity_is_unknown() -> None:
@@ -276,7 +276,7 @@ async def test_the_time_of_the_previous_measurement_can_be_given() -> None:
         energy_consumption=sensor,
         previous_energy_consumption_time=an_hour_ago,
     )
-    assert (await emission.get_co2_usage()).host_carbon_usage == pytest.approx(360.0, rel=1e-3)
+    assert (await emission.get_co2_usage()).host_carbon_usage == pytest.approx(360.0, rel=0.02)
     assert emission.previous_energy_consumption_time is not None
     assert emission.previous_energy_consumption_time > an_hour_ago
 
