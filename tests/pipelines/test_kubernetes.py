@@ -140,7 +140,8 @@ def test_containers_of_the_command_line(machine: Machine, server: Server, tmp_pa
     for prefix in ("energy_consumption", "carbon_emission"):
         whole = sums(records, f"{prefix}_host")
         assert sums(records, f"{prefix}_kubernetes_total") == pytest.approx(whole)
-    assert len([path for path in machine.cluster.paths() if path == "/api/v1/pods"]) <= 1 + len(whole)
+    # Both generators share what is read at a tick, and at the start unless one of them enters a second later.
+    assert len([path for path in machine.cluster.paths() if path == "/api/v1/pods"]) <= 2 + len(whole)
 
 
 def test_containers_that_the_file_has_count_once(machine: Machine, server: Server, tmp_path: Path) -> None:
