@@ -38,7 +38,7 @@ HOUR = 3600.0
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A service that answers is never late here."""
     monkeypatch.setattr(_http, "TOTAL_SECONDS", 60.0)
-    monkeypatch.setattr(module, "_FIRST_ANSWER_SECONDS", 60.0)
+    monkeypatch.setattr(module, "_ANSWER_SECONDS", 60.0)
     monkeypatch.setattr(module, "_WHERE_AM_I_SECONDS", 60.0)
 
 

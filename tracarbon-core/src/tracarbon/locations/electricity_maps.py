@@ -16,8 +16,8 @@ from tracarbon.plugin import PluginContext, PluginOptions, Probe
 class ElectricityMaps(Country):
     """A zone of Electricity Maps, with the carbon intensity of the hour.
 
-    One request an hour. When the service fails, its last figure holds for a day; then the yearly average of the country,
-    also for a zone that is a part of one, such as `US-CAL-CISO`.
+    One request an hour. When the service fails, its last figure holds for a day; then the yearly average of the
+    country, also for a zone that is a part of one, such as `US-CAL-CISO`.
 
     Attributes:
         factor_type: `lifecycle` counts what building the power stations emits too, `direct` only what burning does.
