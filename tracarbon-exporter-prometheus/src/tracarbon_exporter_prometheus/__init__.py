@@ -12,6 +12,7 @@ import socket
 from collections.abc import Iterator
 from ipaddress import ip_address
 from itertools import chain
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakSet
 
@@ -39,6 +40,7 @@ logger = logging.getLogger("tracarbon")
 _LONGEST_SILENCE_SECONDS = 60.0
 _ATTACHED: WeakSet[PrometheusExporter] = WeakSet()
 """Those that have a pipeline: one cannot ask a pipeline which others it has."""
+_ATTACHING = Lock()
 
 
 class PrometheusExporter(Exporter):
@@ -98,15 +100,19 @@ class PrometheusExporter(Exporter):
         Raises:
             TracarbonException: another exporter of this pipeline is to listen on the same address and port.
         """
-        for other in _ATTACHED:
-            is_of_one_pipeline = context.components and other._context.components is context.components
-            if is_of_one_pipeline and other is not self and self._place is not None and self._place == other._place:
-                raise TracarbonException(
-                    f"port {self.port} of {self.address} is that of exporters.{other._context.name} already; give each "
-                    "another one: option port, without the variable PROMETHEUS_PORT, which is for every exporter"
-                )
-        self._context = context
-        _ATTACHED.add(self)
+        with _ATTACHING:
+            for other in _ATTACHED:
+                if other is not self and self._is_in_place_of(other, context):
+                    raise TracarbonException(
+                        f"port {self.port} of {self.address} is that of exporters.{other._context.name} already; give "
+                        "each another one: option port, without the variable PROMETHEUS_PORT, which is for all of them"
+                    )
+            self._context = context
+            _ATTACHED.add(self)
+
+    def _is_in_place_of(self, other: PrometheusExporter, context: PluginContext) -> bool:
+        is_of_one_pipeline = bool(context.components) and other._context.components is context.components
+        return is_of_one_pipeline and self._place is not None and self._place == other._place
 
     @property
     def _place(self) -> tuple[str, int] | None:
