@@ -34,7 +34,9 @@ LAYERS = {
         emissions.carbon_emissions general_metrics
     """,
     "pipeline": "_exporter_runner _generator_runner _pipeline _runner _sampler hooks",
-    "assembly": "_discovery _probing _configuration _environment _assembly _scaffold _schema _lifting _background conf",
+    "assembly": """
+        _discovery _probing _configuration _environment _assembly _scaffold _schema _lending _lifting _background conf
+    """,
     "builder": "builder",
     "command": "cli cli.* __main__",
     "tests": "testing testing.* _pytest_plugin",

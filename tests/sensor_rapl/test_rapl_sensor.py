@@ -1,6 +1,7 @@
 """The sensor `rapl` on made-up trees, with a clock turned by hand: what it says, what it loses, and that it says so."""
 
 import contextlib
+import copy
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -311,6 +312,16 @@ class TestLife:
             usage = await sensor.get_energy_usage()
         assert figures(usage) == (33, 30, 3, 0)
         assert usage.window_seconds == pytest.approx(60.0)
+
+    async def test_a_copy_reads_for_itself(self, machine: Machine, sensor: LinuxEnergyConsumption) -> None:
+        twin = copy.copy(sensor)
+        async with sensor, twin:
+            assert len(open_counters()) == 8
+            await twin.get_energy_usage()
+            machine.run(60.0, {PACKAGE: 30, DRAM: 3})
+            assert figures(await sensor.get_energy_usage()) == (33, 30, 3, 0)
+            assert figures(await twin.get_energy_usage()) == (33, 30, 3, 0)
+        assert sensor.rapl == twin.rapl
 
     async def test_entering_while_a_zone_is_away_does_not_forget_it(
         self, machine: Machine, sensor: LinuxEnergyConsumption

@@ -1,21 +1,22 @@
 """Running exporters that were constructed in code, with their generators, on the one engine.
 
 The generators of `Exporter(metric_generators=[...])` are lifted out of their exporter: each reads a view of the
-pipeline's meter in place of its own sensor while the pipeline runs, equal sensors are read once, and all is put back at
-the end.
+pipeline's meter in place of its own sensor while the pipeline runs, equal sensors are read once, and all is given back
+at the end. What another pipeline is using meanwhile is copied.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from tracarbon._clock import Clock
+from tracarbon._lending import Loans
 from tracarbon._pipeline import Pipeline
 from tracarbon._probing import no_sensor_works, working_sensors
 from tracarbon.emissions.carbon_emissions import CarbonEmission
@@ -44,7 +45,8 @@ class Lifting:
         host_root: where the host's `/sys` and `/proc` are.
 
     Raises:
-        TracarbonException: a generator has no sensor of its own, and none works here.
+        TracarbonException: another pipeline runs the exporter, or a generator has no sensor of its own, and none works
+            here.
     """
 
     def __init__(
@@ -62,23 +64,37 @@ class Lifting:
         self._host_root = host_root
         self._sensors: list[tuple[Sensor, list[str]]] = []
         self._default_names: list[str] | None = None
-        self._restore: list[Callable[[], None]] = []
-        self.pipeline.at_stop.append(self._put_back)
-        generators = exporter.metric_generators or default_generators(location)
+        self._loans = Loans()
+        self.pipeline.at_stop.append(self._loans.give_back)
         try:
-            for generator in generators:
-                if not isinstance(generator, MetricGenerator):
-                    raise TypeError(f"metric_generators has {generator!r}, which is no MetricGenerator")
-                self._settle_location(generator)
-            self._add_locations(generators)
-            for generator in generators:
-                self._lift(generator)
+            if not self._loans.take(exporter):
+                raise TracarbonException(
+                    f"the exporter {exporter.get_name()} runs already, elsewhere; stop it there first"
+                )
+            self._lift_all(exporter.metric_generators or default_generators(location))
+            if exporter.metric_prefix_name is None:
+                self._loans.change(exporter, "metric_prefix_name", metric_prefix_name)
+            self._add_exporter(exporter)
         except BaseException:
-            self._put_back()
+            self._loans.give_back()
             raise
-        if exporter.metric_prefix_name is None:
-            self._set(exporter, "metric_prefix_name", metric_prefix_name)
-        self._add_exporter(exporter)
+
+    def _lift_all(self, given: Sequence[MetricGenerator]) -> None:
+        generators = [self._borrowed(generator) for generator in {id(it): it for it in given}.values()]
+        self._add_locations(generators)
+        for generator in generators:
+            self._lift(generator)
+
+    def _borrowed(self, generator: MetricGenerator) -> MetricGenerator:
+        """Return the generator, or where it is in use a copy, with an emission and a location that it may change."""
+        if not isinstance(generator, MetricGenerator):
+            raise TypeError(f"metric_generators has {generator!r}, which is no MetricGenerator")
+        generator = self._loans.take_or_copy(generator)
+        emission = getattr(generator, "carbon_emission", None)
+        if emission is not None:
+            self._loans.change(generator, "carbon_emission", self._loans.take_or_copy(emission))
+        self._settle_location(generator)
+        return generator
 
     def _add_exporter(self, exporter: Exporter) -> None:
         pipeline = self.pipeline
@@ -101,9 +117,11 @@ class Lifting:
     def _settle_location(self, generator: MetricGenerator) -> None:
         emission = getattr(generator, "carbon_emission", None)
         if generator.location is None and type(generator) is not MetricGenerator:
-            self._set(generator, "location", getattr(emission, "location", None) or self._default_location(generator))
+            self._loans.change(
+                generator, "location", getattr(emission, "location", None) or self._default_location(generator)
+            )
         if isinstance(emission, CarbonEmission) and emission.location is None:
-            self._set(emission, "location", generator.location)
+            self._loans.change(emission, "location", generator.location)
 
     def _default_location(self, generator: MetricGenerator) -> Location:
         key, default = getattr(generator, "co2signal_api_key", None), self._location
@@ -123,7 +141,7 @@ class Lifting:
         holder = self._sensor_holder(generator)
         view = self.pipeline.view(self._names_of(getattr(holder, "energy_consumption", None)) if holder else None)
         if holder is not None:
-            self._set(holder, "energy_consumption", view)
+            self._loans.change(holder, "energy_consumption", view)
         self.pipeline.add_generator(
             self.pipeline.components.add("generator", self._unused_name(type(generator).__name__)), generator, view
         )
@@ -132,7 +150,7 @@ class Lifting:
         """Return the object whose `energy_consumption` the generator reads, if it reads any."""
         if hasattr(generator, "carbon_emission"):
             if generator.carbon_emission is None:
-                self._set(generator, "carbon_emission", CarbonEmission(location=generator.location))
+                self._loans.change(generator, "carbon_emission", CarbonEmission(location=generator.location))
             return generator.carbon_emission
         return generator if hasattr(generator, "energy_consumption") else None
 
@@ -158,7 +176,7 @@ class Lifting:
         return self._default_names
 
     def _add_sensor(self, sensor: Sensor, name: str) -> list[str]:
-        self.pipeline.add_sensor(self.pipeline.components.add("sensor", name), sensor)
+        self.pipeline.add_sensor(self.pipeline.components.add("sensor", name), self._loans.take_or_copy(sensor))
         self._sensors.append((sensor, [name]))
         return [name]
 
@@ -166,16 +184,6 @@ class Lifting:
         used = {component.name for component in self.pipeline.components}
         candidates = itertools.chain((name,), (f"{name}{number}" for number in itertools.count(2)))
         return next(candidate for candidate in candidates if candidate not in used)
-
-    def _set(self, owner: Any, name: str, value: object) -> None:
-        before = getattr(owner, name)
-        self._restore.append(lambda: setattr(owner, name, before))
-        setattr(owner, name, value)
-
-    def _put_back(self) -> None:
-        for restore in reversed(self._restore):
-            restore()
-        self._restore.clear()
 
 
 def _locations_of(generator: MetricGenerator) -> Iterator[Location]:

@@ -7,6 +7,7 @@ read are the counters' affair, one by one: no zone takes another one's reading a
 
 from __future__ import annotations
 
+import copy
 import errno
 import os
 import time
@@ -132,6 +133,10 @@ class RAPL:
         self._reader: ZoneReader | None = None
         self._slots: list[_Slot] = []
         self._groups = _Groups(())
+
+    def __copy__(self) -> Self:
+        # What was read last is its reader's own.
+        return type(self)(path=self.path, rapl_separator=self.rapl_separator, hwmon=self._hwmon, clock=self._clock)
 
     def __repr__(self) -> str:
         return f"RAPL(path={self.path!r})"
@@ -352,6 +357,11 @@ class LinuxEnergyConsumption(EnergyConsumption):
         labels = ", ".join(slot.zone.label for slot in rapl._slots)
         rapl.close()
         return Probe(works=True, reason=labels, fidelity=cls.fidelity)
+
+    def __copy__(self) -> Self:
+        twin = object.__new__(type(self))
+        vars(twin).update(vars(self), rapl=copy.copy(self.rapl))
+        return twin
 
     async def __aenter__(self) -> Self:
         """Open the counters.
