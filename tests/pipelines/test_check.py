@@ -342,6 +342,14 @@ class Twin(Sensor):
     def probe(cls, context):
         return Probe(works=True, fidelity=cls.fidelity, reason=__name__[:3])
 """
+EXTRA = """
+from tracarbon.hardwares import EnergyUsage, Sensor
+from tracarbon.hardwares.energy import Fidelity, Scope
+class Card(Sensor):
+    scope, fidelity = Scope.EXTRA, Fidelity.MEASURED
+    async def get_energy_usage(self):
+        return EnergyUsage(gpu_energy_usage=100.0)
+"""
 EXPORTER = """
 from tracarbon.exporters.exporter import Exporter
 class Plugin(Exporter):
@@ -520,14 +528,38 @@ class TestBrokenPlugins:
         assert checked.status == 0
         assert "exporter slow, from slow-dist 1.0.0: its import takes longer than 3 s" in checked.stderr
 
-    def test_two_sensors_of_one_name_keep_nobody_from_the_best(self, tmp_path: Path) -> None:
+    def test_of_two_sensors_of_one_name_none_is_taken_and_it_is_said(self, tmp_path: Path) -> None:
         env = self.two_of_one_name(tmp_path)
-        doctor = run("doctor", cwd=tmp_path, env=env)
-        for distribution in ("one-dist", "two-dist"):
-            assert re.search(rf"^  {distribution}:twin +works, measured: {distribution[:3]}$", doctor.stdout, re.M)
+        claims = "one-dist 1.0.0 and two-dist 1.0.0 both have a sensor named 'twin'"
+        remedy = "uninstall one of them, or say which one: plugin"
+        doctor, listed = (run(command, cwd=tmp_path, env=env) for command in ("doctor", "plugins"))
+        for name in ("one-dist", "two-dist"):
+            said = rf'^  {name}:twin +does not work: {claims}\n +{remedy} = "{name}:twin"$'
+            assert re.search(said, doctor.stdout, re.M)
+            assert re.search(rf'^sensor +twin +{name} +1.0.0 +{claims}; {remedy} = "{name}:twin"$', listed.stdout, re.M)
+            shown = run("plugins", f"{name}:twin", cwd=tmp_path, env=env)
+            assert shown.stdout.splitlines()[-2] == f'  {claims}; {remedy} = "{name}:twin"'
         done = run("run", "--once", "--interval", "50ms", cwd=tmp_path, env=env)
         assert done.status == 0, done.stderr
-        assert "measured by twin" in done.stdout
+        assert "energy_consumption_host" in done.stdout
+        assert "twin" not in done.stdout
+        assert claims in done.stderr
+
+    def test_energy_of_two_extra_sensors_of_one_name_is_not_counted_twice(self, tmp_path: Path) -> None:
+        for name in ("one_card", "two_card"):
+            make_distribution(
+                tmp_path / "packages",
+                name,
+                entry_points={"tracarbon.sensors": {"card": f"{name}:Card"}},
+                modules={name: EXTRA},
+            )
+        env = environment(PYTHONPATH=str(tmp_path / "packages"))
+        done = run("run", "--once", "--interval", "50ms", cwd=tmp_path, env=env)
+        assert done.status == 0, done.stderr
+        assert "energy_consumption_gpu" not in done.stdout
+        (tmp_path / "pipeline.toml").write_text('[sensors.card]\nplugin = "two_card:card"\n')
+        done = run("run", "--once", "--interval", "50ms", "-c", "pipeline.toml", cwd=tmp_path, env=env)
+        assert re.search(r"energy_consumption_gpu +100\.0+ watts", done.stdout)
 
     def test_hook_of_a_moment_that_there_is_not(self, tmp_path: Path) -> None:
         source = (

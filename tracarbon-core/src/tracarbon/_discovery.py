@@ -128,16 +128,30 @@ def find_plugin(kind: Kind, name: str) -> InstalledPlugin | None:
         PluginError: several distributions claim the name, and it does not say which.
     """
     distribution, colon, bare_name = name.rpartition(":")
-    matches = [plugin for plugin in installed_plugins(kind) if plugin.name.casefold() == bare_name.casefold()]
+    matches = _of_name(kind, bare_name)
     if colon:
         matches = [plugin for plugin in matches if is_same_distribution(plugin.distribution, distribution)]
     if len(matches) > 1:
-        claims = " and ".join(f"{plugin.distribution} {plugin.version}" for plugin in matches)
-        raise PluginError(
-            f"{claims} both have a {kind.word} named {bare_name!r}; uninstall one of them, "
-            f'or say which one: plugin = "{matches[0].reference}"'
-        )
+        raise PluginError("; ".join(_ambiguity(matches, bare_name, matches[0])))
     return matches[0] if matches else None
+
+
+def ambiguity_of(plugin: InstalledPlugin) -> tuple[str, str] | None:
+    """Say which distributions claim the name of a plugin, and what to do; `None` where its own alone does."""
+    matches = _of_name(plugin.kind, plugin.name)
+    return _ambiguity(matches, plugin.name, plugin) if len(matches) > 1 else None
+
+
+def _of_name(kind: Kind, name: str) -> list[InstalledPlugin]:
+    return [plugin for plugin in installed_plugins(kind) if plugin.name.casefold() == name.casefold()]
+
+
+def _ambiguity(matches: Sequence[InstalledPlugin], name: str, wanted: InstalledPlugin) -> tuple[str, str]:
+    claims = " and ".join(f"{plugin.distribution} {plugin.version}" for plugin in matches)
+    return (
+        f"{claims} both have a {wanted.kind.word} named {name!r}",
+        f'uninstall one of them, or say which one: plugin = "{wanted.reference}"',
+    )
 
 
 def is_same_distribution(one: str, other: str) -> bool:

@@ -16,6 +16,7 @@ from tracarbon._discovery import (
     SENSOR,
     InstalledPlugin,
     Kind,
+    ambiguity_of,
     installed_plugins,
     load_class,
 )
@@ -53,7 +54,10 @@ class Probed:
 
 
 def probe_plugins(kind: Kind, host_root: Path) -> list[Probed]:
-    """Probe every installed sensor or location; the best first, those that would not work last."""
+    """Probe every installed sensor or location; the best first, those that would not work last.
+
+    Of a name that several distributions claim, none works: they may well read the same hardware.
+    """
     return _probe(installed_plugins(kind), host_root)
 
 
@@ -131,6 +135,8 @@ def _order(item: Probed) -> tuple[bool, int, bool, bool, str]:
 
 
 def _probed(plugin: InstalledPlugin, host_root: Path) -> Probed:
+    if (ambiguity := ambiguity_of(plugin)) is not None:
+        return Probed(plugin, None, Probe(False, *ambiguity))
     loaded: type[Plugin] | None = None
     try:
         loaded = load_class(plugin)

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from tracarbon._discovery import KINDS, InstalledPlugin, installed_plugins, load_plugin
+from tracarbon._discovery import KINDS, InstalledPlugin, ambiguity_of, installed_plugins, load_plugin
 from tracarbon._document import nearest
 from tracarbon._probing import PROBE_SECONDS, call_within
 from tracarbon._scaffold import KIND_WORDS, find_kind, new_plugin, write_distribution
@@ -60,7 +60,11 @@ def _trouble(plugin: InstalledPlugin) -> str:
         load_plugin(plugin)
     except PluginError as error:
         return str(error)
-    return ""
+    return _ambiguity(plugin)
+
+
+def _ambiguity(plugin: InstalledPlugin) -> str:
+    return "; ".join(ambiguity_of(plugin) or ())
 
 
 def _show(name: str, plugins: list[InstalledPlugin]) -> None:
@@ -96,7 +100,8 @@ def _described(plugin: InstalledPlugin) -> str:
     except PluginError as error:
         return f"{head}\n  {error}"
     summary = (inspect.getdoc(loaded) or "").partition("\n")[0]
-    return "\n".join(filter(None, (head, f"  {summary}", _options(loaded))))
+    remarks = [f"  {text}" for text in (summary, _ambiguity(plugin)) if text]
+    return "\n".join([head, *remarks, _options(loaded)])
 
 
 def _options(loaded: Any) -> str:
