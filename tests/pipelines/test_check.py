@@ -643,6 +643,22 @@ class TestBrokenPlugins:
             "any options are taken, they cannot be described: Panic: no schema",
         ]
 
+    def test_a_core_that_is_required_elsewhere_only_keeps_nobody_away(self, tmp_path: Path) -> None:
+        make_distribution(
+            tmp_path / "packages",
+            "choosy-dist",
+            entry_points={"tracarbon.exporters": {"choosy": "choosy_plugin:Plugin"}},
+            modules={"choosy_plugin": EXPORTER},
+            requires=[
+                "tracarbon-core>=0.0.1",
+                'tracarbon-core>=9; extra == "future"',
+                'tracarbon-core>=9; python_version < "3"',
+            ],
+        )
+        shown = run("plugins", "choosy", cwd=tmp_path, env=environment(PYTHONPATH=str(tmp_path / "packages")))
+        assert shown.stdout.startswith("exporter choosy, from choosy-dist 1.0.0\n")
+        assert "it was made for" not in shown.stdout
+
     def test_one_broken_plugin_does_not_keep_others_from_the_list(self, tmp_path: Path) -> None:
         make_distribution(
             tmp_path / "packages",

@@ -225,6 +225,8 @@ def _refuse_other_core(plugin: InstalledPlugin) -> None:
             requirement = Requirement(text)
         except InvalidRequirement:
             continue
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue
         if is_same_distribution(requirement.name, CORE_DISTRIBUTION) and not requirement.specifier.contains(
             version, prereleases=True
         ):
