@@ -145,6 +145,12 @@ def test_the_logger_is_configured_once_and_no_level_is_made_up(capsys: pytest.Ca
         ("TRACARBON_INTERVAL_IN_SECONDS", "-5", "TRACARBON_INTERVAL_IN_SECONDS"),
         ("TRACARBON_INTERVAL_IN_SECONDS", "abc", "TRACARBON_INTERVAL_IN_SECONDS"),
         ("TRACARBON_LOG_LEVEL", "LOUD", "no log level 'LOUD'; there are DEBUG, INFO"),
+        (
+            "TRACARBON_METRIC_PREFIX_NAME",
+            "a b",
+            "TRACARBON_METRIC_PREFIX_NAME   has to be printable and without blanks",
+        ),
+        ("TRACARBON_CO2SIGNAL_URL", "notaurl", "TRACARBON_CO2SIGNAL_URL   has to be an address of http or https"),
     ],
 )
 def test_a_setting_that_makes_no_sense_is_named(
@@ -155,6 +161,37 @@ def test_a_setting_that_makes_no_sense_is_named(
         TracarbonConfiguration()
     assert said in str(caught.value)
     assert str(caught.value).startswith("settings: 1 problem\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"metric_prefix_name": "a b\n"}, "metric_prefix_name   has to be printable and without blanks, not 'a b\\n'"),
+        ({"metric_prefix_name": 5}, "metric_prefix_name   has to be a text, not int"),
+        ({"co2signal_url": "notaurl"}, "co2signal_url   has to be an address of http or https"),
+        ({"co2signal_url": "http://host:99999/"}, "co2signal_url   has to be an address of http or https"),
+        ({"co2signal_api_key": 5}, "co2signal_api_key   has to be a text, not int"),
+        ({"interval_in_seconds": True}, "interval_in_seconds   a duration is text such as"),
+        ({"log_level": 10}, "log_level   has to be a text, not int"),
+    ],
+)
+def test_an_argument_that_makes_no_sense_is_named(arguments: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        TracarbonConfiguration(**arguments)
+    assert said in str(caught.value)
+
+
+def test_all_that_makes_no_sense_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRACARBON_LOG_LEVEL", "LOUD")
+    with pytest.raises(ConfigurationError) as caught:
+        TracarbonConfiguration(interval_in_seconds=-5)
+    assert [problem.place for problem in caught.value.problems] == ["interval_in_seconds", "TRACARBON_LOG_LEVEL"]
+
+
+@pytest.mark.parametrize("level", [None, 10])
+def test_a_log_level_of_another_type_is_refused(level: Any) -> None:
+    with pytest.raises(ConfigurationError, match="level   has to be a text, not"):
+        logger_configuration(level)
 
 
 def test_the_log_goes_to_standard_error_once(capsys: pytest.CaptureFixture[str]) -> None:

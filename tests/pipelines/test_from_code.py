@@ -1,6 +1,7 @@
 """tracarbon from code: a library call that measures in the background and leaves its host process alone."""
 
 import asyncio
+import logging
 import math
 import signal
 import subprocess
@@ -176,6 +177,27 @@ class TestStartAndStop:
         with other:
             pass
         assert HOST in other.report.metric_report
+
+    def test_the_level_of_the_log_is_the_configurations_unless_the_user_has_set_one(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        logger = logging.getLogger("tracarbon")
+        monkeypatch.setattr("tracarbon.builder._level_set_here", logging.NOTSET)
+        before = logger.level
+        try:
+            for chosen, configured, level in (
+                (logging.NOTSET, "ERROR", logging.ERROR),
+                (None, "WARNING", logging.WARNING),
+                (logging.CRITICAL, "INFO", logging.CRITICAL),
+            ):
+                if chosen is not None:
+                    logger.setLevel(chosen)
+                configuration = TracarbonConfiguration(log_level=configured)
+                exporter = exporter_of(tmp_path / "records.json")
+                with TracarbonBuilder(exporter=exporter, configuration=configuration).build():
+                    assert logger.level == level
+        finally:
+            logger.setLevel(before)
 
     def test_restart_has_a_report_of_its_own(self, tmp_path: Path) -> None:
         path = tmp_path / "records.json"

@@ -167,8 +167,10 @@ def _read_setting(configuration: Configuration, key: str, value: object) -> None
         problems.add((key,), f"has to be a text, not {_type_of(value)}")
     elif key == "metric_prefix_name":
         configuration.metric_prefix_name = value
-        if not value.isprintable() or " " in value:
-            problems.add((key,), f"has to be printable and without blanks, not {value!r}")
+        try:
+            parse_prefix(value)
+        except ValueError as error:
+            problems.add((key,), str(error))
     elif key == "host_root":
         configuration.host_root = Path(value)
     else:
@@ -267,6 +269,10 @@ def _apply_environment(configuration: Configuration, environment: Mapping[str, s
                 problems.add_setting(variable, str(error))
         elif variable == "TRACARBON_METRIC_PREFIX_NAME":
             configuration.metric_prefix_name = value
+            try:
+                parse_prefix(value)
+            except ValueError as error:
+                problems.add_setting(variable, str(error))
         elif variable == "TRACARBON_HOST_ROOT":
             configuration.host_root = Path(value)
         elif variable == "TRACARBON_COUNTRY":
@@ -283,6 +289,17 @@ def _apply_live_service(configuration: Configuration, environment: Mapping[str, 
             variable = f"TRACARBON_{option.upper()}"
             if variable in environment:
                 location.options[option] = environment[variable]
+
+
+def parse_prefix(value: str) -> str:
+    """Return a prefix of metric names.
+
+    Raises:
+        ValueError: it is not printable, or has blanks.
+    """
+    if not value.isprintable() or " " in value:
+        raise ValueError(f"has to be printable and without blanks, not {value!r}")
+    return value
 
 
 def parse_log_level(value: str) -> str:

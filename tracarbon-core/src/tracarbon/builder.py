@@ -57,6 +57,15 @@ logger = logging.getLogger("tracarbon")
 T = TypeVar("T")
 
 _running: set[Tracarbon] = set()
+_level_set_here = logging.NOTSET
+
+
+def _set_log_level(level: str) -> None:
+    """Set the level of tracarbon's log; one that somebody else has set is left alone."""
+    global _level_set_here
+    if logger.level == _level_set_here:
+        logger.setLevel(level)
+        _level_set_here = logger.level
 
 
 @atexit.register
@@ -125,7 +134,7 @@ class Tracarbon:
             self._lock.release()
 
     def _start(self) -> None:
-        logger.setLevel(self.configuration.log_level)
+        _set_log_level(self.configuration.log_level)
         recording = self._recording = _Recording()
         lifting = Lifting(
             self.exporter,

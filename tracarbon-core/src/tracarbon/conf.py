@@ -6,17 +6,16 @@ import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
+from pydantic import SecretStr
 
-from tracarbon._configuration import parse_log_level
+from tracarbon._configuration import parse_log_level, parse_prefix
 from tracarbon._document import ENVIRONMENT_PREFIX, Problem, parse_seconds
 from tracarbon._environment import read_environment
 from tracarbon._text import Secret
 from tracarbon.exceptions import ConfigurationError
-
-T = TypeVar("T")
 
 
 class _DefaultText(str):
@@ -34,16 +33,6 @@ _INTERVAL = _DefaultNumber(60)
 _LOG_LEVEL = _DefaultText("INFO")
 _API_KEY = _DefaultText("")
 _URL = _DefaultText("https://api.co2signal.com/v1/latest?countryCode=")
-
-
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", validate_default=True)
-
-    metric_prefix_name: str = _PREFIX
-    interval_in_seconds: float = _INTERVAL
-    log_level: str = _LOG_LEVEL
-    co2signal_api_key: SecretStr = SecretStr(_API_KEY)
-    co2signal_url: str = _URL
 
 
 class TracarbonConfiguration:
@@ -88,39 +77,63 @@ class TracarbonConfiguration:
         settings = _settled(given, environment)
         self.environment = environment
         self.env_file_path = env_file_path
-        self.metric_prefix_name = settings.metric_prefix_name
-        self.interval_in_seconds = settings.interval_in_seconds
-        self.log_level = settings.log_level
-        self.co2signal_api_key: str = Secret(settings.co2signal_api_key.get_secret_value())
-        self.co2signal_url = settings.co2signal_url
+        self.metric_prefix_name: str = settings["metric_prefix_name"]
+        self.interval_in_seconds: float = settings["interval_in_seconds"]
+        self.log_level: str = settings["log_level"]
+        self.co2signal_api_key: str = Secret(settings["co2signal_api_key"])
+        self.co2signal_url: str = settings["co2signal_url"]
 
     def __repr__(self) -> str:
         shown = f"metric_prefix_name={self.metric_prefix_name!r}, interval_in_seconds={self.interval_in_seconds:g}"
         return f"TracarbonConfiguration({shown}, log_level={self.log_level!r})"
 
 
-def _settled(given: dict[str, Any], environment: dict[str, str]) -> _Settings:
-    variables = {name: ENVIRONMENT_PREFIX + name.upper() for name in _Settings.model_fields}
-    found = {name: environment[variable] for name, variable in variables.items() if variable in environment}
-    return _checked({**found, **given}, {name: name if name in given else variables[name] for name in variables})
+def _text(value: object) -> str:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    if not isinstance(value, str):
+        raise ValueError(f"has to be a text, not {type(value).__name__}")
+    return str(value)  # no default any more
 
 
-def _checked(values: dict[str, Any], places: dict[str, str]) -> _Settings:
+def _address(text: str) -> str:
     try:
-        settings = _Settings(**values)
-    except ValidationError as error:
-        problems = [Problem(None, places[str(item["loc"][0])], item["msg"], "") for item in error.errors()]
-        raise ConfigurationError("settings", problems) from None
-    _parsed(places["interval_in_seconds"], parse_seconds, settings.interval_in_seconds)
-    settings.log_level = _parsed(places["log_level"], parse_log_level, settings.log_level)
+        parts = urlsplit(text)
+        is_good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # such as a port of 99999
+        is_good = False
+    if text and not is_good:
+        raise ValueError("has to be an address of http or https")
+    return text
+
+
+_SETTINGS: dict[str, tuple[object, Callable[[Any], Any]]] = {
+    "metric_prefix_name": (_PREFIX, lambda value: parse_prefix(_text(value))),
+    "interval_in_seconds": (_INTERVAL, parse_seconds),
+    "log_level": (_LOG_LEVEL, lambda value: parse_log_level(_text(value))),
+    "co2signal_api_key": (_API_KEY, _text),
+    "co2signal_url": (_URL, lambda value: _address(_text(value))),
+}
+
+
+def _settled(given: dict[str, Any], environment: dict[str, str]) -> dict[str, Any]:
+    """Return every setting, checked as in a `pipeline.toml`.
+
+    Raises:
+        ConfigurationError: some make no sense; names each.
+    """
+    settings: dict[str, Any] = {}
+    problems: list[Problem] = []
+    for name, (default, parse) in _SETTINGS.items():
+        variable = ENVIRONMENT_PREFIX + name.upper()
+        place = variable if name not in given and variable in environment else name
+        try:
+            settings[name] = parse(given.get(name, environment.get(variable, default)))
+        except ValueError as error:
+            problems.append(Problem(None, place, str(error), ""))
+    if problems:
+        raise ConfigurationError("settings", problems)
     return settings
-
-
-def _parsed(place: str, parse: Callable[[Any], T], value: object) -> T:
-    try:
-        return parse(value)
-    except ValueError as error:
-        raise ConfigurationError("settings", [Problem(None, place, str(error), "")]) from None
 
 
 def logger_configuration(level: str) -> None:
@@ -129,7 +142,10 @@ def logger_configuration(level: str) -> None:
     Raises:
         ConfigurationError: there is no such level.
     """
-    known_level = _parsed("level", parse_log_level, level)
+    try:
+        known_level = parse_log_level(_text(level))
+    except ValueError as error:
+        raise ConfigurationError("settings", [Problem(None, "level", str(error), "")]) from None
     logger = logging.getLogger("tracarbon")
     for handler in [*logger.handlers]:
         if getattr(handler, "is_tracarbon", False):
