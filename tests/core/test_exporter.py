@@ -85,11 +85,12 @@ class TestAddMetricToReport:
             report = await exporter.add_metric_to_report(grams(), 0.5)
         assert (report.total, report.total_unit, report.average) == (2.0, "co2g", 0.5)
 
-    async def test_zero_counts_and_no_number_does_not(self) -> None:
+    async def test_zero_counts_and_no_number_does_not(self, caplog: pytest.LogCaptureFixture) -> None:
         """T3: 0.0 was left out."""
         exporter = Keeping()
         report = await exporter.add_metric_to_report(grams(), math.nan)
         assert report == MetricReport(exporter_name="Keeping", metric=report.metric)
+        assert [message.partition(":")[0] for message in caplog.messages] == ["exporter Keeping"]
         report = await exporter.add_metric_to_report(grams(), 0.0)
         assert (report.call_count, report.minimum, report.maximum) == (1, 0.0, 0.0)
 

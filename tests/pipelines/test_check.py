@@ -3,6 +3,7 @@
 Messages are compared whole: they are what the user has to go by.
 """
 
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -677,6 +678,42 @@ class TestBrokenPlugins:
             "sensor broken, from broken-dist 1.0.0\n  it cannot be imported: ZeroDivisionError: division by zero\n"
         )
         assert run("run", "--once", "--interval", "50ms", cwd=tmp_path, env=env).status == 0
+
+
+class TestTalkativePlugins:
+    @pytest.fixture
+    def env(self, tmp_path: Path) -> dict[str, str]:
+        source = """
+from tracarbon.hardwares import EnergyUsage, Sensor
+print("here I am")
+class Undescribed(Sensor):
+    size: int = 1
+    async def get_energy_usage(self):
+        return EnergyUsage()
+"""
+        make_distribution(
+            tmp_path / "packages",
+            "talkative-dist",
+            entry_points={"tracarbon.sensors": {"talkative": "talkative_plugin:Undescribed"}},
+            modules={"talkative_plugin": source},
+        )
+        return environment(PYTHONPATH=str(tmp_path / "packages"))
+
+    @pytest.mark.parametrize("command", [("plugins",), ("plugins", "talkative"), ("doctor",), ("init", "-o", "-")])
+    def test_what_they_print_when_they_are_imported_is_no_part_of_the_answer(
+        self, tmp_path: Path, env: dict[str, str], command: tuple[str, ...]
+    ) -> None:
+        done = run(*command, cwd=tmp_path, env=env)
+        assert done.status == 0
+        assert "talkative" in done.stdout
+        assert "here I am" not in done.stdout
+        assert done.stderr == "here I am\n"
+
+    def test_a_class_without_a_docstring_has_no_description(self, tmp_path: Path, env: dict[str, str]) -> None:
+        shown = run("plugins", "talkative", cwd=tmp_path, env=env)
+        assert shown.stdout == "sensor talkative, from talkative-dist 1.0.0\n  no options\n"
+        schema = json.loads(run("schema", cwd=tmp_path, env=env).stdout)
+        assert schema["$defs"]["sensor.talkative"]["description"] == ""
 
 
 class TestOtherCommands:

@@ -21,10 +21,12 @@ class Collector:
     Args:
         generator: the generator's name.
         tags: tags for every metric of the pipeline; a metric's own tag of the same key wins.
+        kind: what it is in messages, where it is no generator.
     """
 
-    def __init__(self, generator: str, tags: Sequence[Tag] = ()) -> None:
+    def __init__(self, generator: str, tags: Sequence[Tag] = (), *, kind: str = "generator") -> None:
         self._generator = generator
+        self._kind = kind
         self._tags = tuple(tags)
         self._known_tags: dict[tuple[Tag, ...], tuple[Tag, ...]] = {}
         self._warned: set[str] = set()
@@ -75,5 +77,7 @@ class Collector:
             raise TypeError(f"{name} is {value!r}, which is no number") from None
         if name not in self._warned:
             self._warned.add(name)
-            logger.warning("generator %s: %s is %r, which is no figure; it is left out", self._generator, name, value)
+            logger.warning(
+                "%s %s: %s is %r, which is no figure; it is left out", self._kind, self._generator, name, value
+            )
         return False

@@ -8,7 +8,6 @@ error names the key that is to blame; some editors do not look in there for what
 
 from __future__ import annotations
 
-import inspect
 import json
 import re
 from collections.abc import Sequence
@@ -35,7 +34,7 @@ from tracarbon._discovery import (
 from tracarbon._document import DURATION, MAX_DURATION_SECONDS, MIN_DURATION_SECONDS, NUMBER
 from tracarbon._probing import call_within
 from tracarbon.exceptions import PluginError
-from tracarbon.plugin import PluginOptions
+from tracarbon.plugin import PluginOptions, summary_of
 
 Schema: TypeAlias = dict[str, Any]
 
@@ -133,7 +132,7 @@ def _describe(plugin: InstalledPlugin, name: str) -> _Described:
     model = getattr(loaded, "Options", PluginOptions)
     if not (isinstance(model, type) and issubclass(model, BaseModel)):
         return _Described(plugin, name, None, f"left out, its Options is {model!r}, which is no pydantic model")
-    head = {"title": plugin.origin, "description": (inspect.getdoc(loaded) or "").partition("\n")[0]}
+    head = {"title": plugin.origin, "description": summary_of(loaded)}
     described = _Described(plugin, name, head)
     try:
         table = head | _table(described, model)

@@ -169,8 +169,10 @@ def _turn_fields_into_arguments(cls: type) -> None:
         if isinstance(default, list | dict | set):
             setattr(cls, name, field(default_factory=default.copy))
             copies[name] = _FreshCopy(name, default.copy)
+    description = cls.__doc__
     inherits_own_init = any("__init__" in base.__dict__ and not _has_made_init(base) for base in cls.__mro__[:-1])
     dataclasses.dataclass(kw_only=True, eq=False, repr=False, init=not inherits_own_init)(cls)
+    cls.__doc__ = description  # in place of none, a dataclass puts its signature
     if not inherits_own_init:
         cls.__init__ = _open_to_subclasses(cls, cls.__init__)  # type: ignore[misc]
     for name, copy in copies.items():
@@ -254,6 +256,11 @@ class _FreshCopy:
 def is_made_from_fields(cls: type) -> bool:
     """Whether the fields of a plugin class are all that it is constructed from."""
     return getattr(cls.__init__, "__made_from_fields__", False)  # type: ignore[misc]
+
+
+def summary_of(plugin: object) -> str:
+    """Return the first line of a plugin's own docstring; empty where it has none."""
+    return inspect.cleandoc(plugin.__doc__ or "").partition("\n")[0]
 
 
 def takes_argument(cls: type, name: str) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from contextlib import redirect_stdout
 
 from tracarbon._discovery import LOCATION, SENSOR, unambiguous_names
 from tracarbon._probing import Probed, probe_plugins
@@ -13,11 +15,12 @@ from tracarbon.cli._loading import host_root_of
 def main(options: argparse.Namespace) -> int:
     """Probe every sensor and location; the status says whether any sensor works."""
     host_root = host_root_of(options)
-    sensors = probe_plugins(SENSOR, host_root)
+    with redirect_stdout(sys.stderr):  # what plugins print when they are imported is no part of the answer
+        sensors, locations = probe_plugins(SENSOR, host_root), probe_plugins(LOCATION, host_root)
     print("sensors, the best first")
     _print(sensors)
     print("locations")
-    _print(probe_plugins(LOCATION, host_root))
+    _print(locations)
     return EXIT_OK if any(item.probe.works for item in sensors) else EXIT_NOTHING_MEASURED
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 from tracarbon._discovery import EXPORTER, LOCATION, installed_plugins
@@ -44,7 +46,8 @@ _GENERATORS = """\
 def main(options: argparse.Namespace) -> int:
     """Write a commented file for what is found; an existing one is never touched."""
     path: Path = options.output
-    text = _file_text(host_root_of(options), path)
+    with redirect_stdout(sys.stderr):  # what plugins print when they are imported is no part of the file
+        text = _file_text(host_root_of(options), path)
     if str(path) == "-":
         print(text, end="")
         return EXIT_OK

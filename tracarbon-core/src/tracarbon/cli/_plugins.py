@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import inspect
 import shlex
+import sys
+from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
 from types import NoneType, UnionType
@@ -20,7 +21,7 @@ from tracarbon._scaffold import KIND_WORDS, find_kind, new_plugin, write_distrib
 from tracarbon._text import render_table
 from tracarbon.cli import EXIT_OK
 from tracarbon.exceptions import PluginError, TracarbonException
-from tracarbon.plugin import PluginOptions
+from tracarbon.plugin import PluginOptions, summary_of
 
 _NEW = "new"
 _LATE = f"its import did not end within {PROBE_SECONDS:g} s"
@@ -44,7 +45,8 @@ def main(options: argparse.Namespace) -> int:
 
 def _list(plugins: list[InstalledPlugin]) -> None:
     """Print a line for each, with what is wrong with those that cannot be loaded."""
-    troubles = call_within(PROBE_SECONDS, [partial(_trouble, plugin) for plugin in plugins])
+    with redirect_stdout(sys.stderr):  # what plugins print when they are imported is no part of the list
+        troubles = call_within(PROBE_SECONDS, [partial(_trouble, plugin) for plugin in plugins])
     print(
         render_table(
             [
@@ -75,7 +77,8 @@ def _show(name: str, plugins: list[InstalledPlugin]) -> None:
         meant = nearest(name, {plugin.name for plugin in plugins})
         hint = f"; did you mean '{meant}'?" if meant else "; `tracarbon plugins` lists those that are"
         raise PluginError(f"no plugin named '{name}' is installed{hint}")
-    described = call_within(PROBE_SECONDS, [partial(_described, plugin) for plugin in named])
+    with redirect_stdout(sys.stderr):
+        described = call_within(PROBE_SECONDS, [partial(_described, plugin) for plugin in named])
     print("\n\n".join(text or f"{_headline(plugin)}\n  {_LATE}" for plugin, text in zip(named, described, strict=True)))
 
 
@@ -99,8 +102,7 @@ def _described(plugin: InstalledPlugin) -> str:
         loaded = load_plugin(plugin)
     except PluginError as error:
         return f"{head}\n  {error}"
-    summary = (inspect.getdoc(loaded) or "").partition("\n")[0]
-    remarks = [f"  {text}" for text in (summary, _ambiguity(plugin)) if text]
+    remarks = [f"  {text}" for text in (summary_of(loaded), _ambiguity(plugin)) if text]
     return "\n".join([head, *remarks, _options(loaded)])
 
 

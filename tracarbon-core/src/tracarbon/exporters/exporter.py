@@ -164,7 +164,8 @@ class Exporter(Plugin, ABC):
         A rate without `covered_seconds` holds for the time since the previous value of its series.
         """
         now = time.monotonic()
-        batch = await Collector(self.get_name()).collect(_one(replace(metric, value=value)), _window(now, now))
+        collector = Collector(self.get_name(), kind="exporter")
+        batch = await collector.collect(_one(replace(metric, value=value)), _window(now, now))
         for record in batch:
             previous = self._own_recorder().previous_end(record.key)
             if metric.covered_seconds is None and previous is not None:
