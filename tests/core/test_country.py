@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -150,3 +152,18 @@ def test_the_location_of_aws_is_forwarded(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setitem(sys.modules, "tracarbon_sensor_aws", None)
     with pytest.raises(ImportError, match="pip install tracarbon-sensor-aws"):
         _ = module.AWSLocation
+
+
+@pytest.mark.parametrize("code", [None, 5])
+async def test_a_country_that_is_no_text_is_missing(code: Any) -> None:
+    calls: list[Callable[[], object]] = [lambda: Country.from_eu_file(code)]
+    if code is not None:
+        calls += [
+            lambda: Country.get_location(country_code_alpha_iso_2=code),
+            lambda: Country.get_location("KEY", country_code_alpha_iso_2=code),
+        ]
+    for call in calls:
+        with pytest.raises(CountryIsMissing, match=f"or 'world', not {code}"):
+            call()
+    with pytest.raises(CountryIsMissing, match=f"or 'world', not {code}"):
+        await Country(name=code).__aenter__()

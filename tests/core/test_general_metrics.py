@@ -183,6 +183,7 @@ async def test_first_sample_without_a_window_is_billed_for_no_time(monkeypatch: 
     now += 5.0
     assert (await emission.get_co2_usage()).host_carbon_usage == pytest.approx(300.0)
     assert Power.watts_to_watt_hours(60.0) == 0.0
+    assert Power.watts_to_watt_hours(60.0, datetime.now(UTC) + timedelta(hours=1)) == 0.0
     assert Power.watts_to_watt_hours(60.0, datetime.now(UTC) - timedelta(hours=1)) == pytest.approx(60.0, rel=0.02)
 
 
@@ -239,6 +240,8 @@ def test_watts_that_cannot_be_are_refused(watts: float) -> None:
 def test_the_host_is_unknown_unless_given() -> None:
     assert EnergyUsage().host_energy_usage is None
     assert EnergyUsage(cpu_energy_usage=0.0).get_energy_usage_on_type(UsageType.CPU) == 0.0
+    with pytest.raises(ValueError, match="no component is called 'CPU'; there are host, cpu, memory, gpu"):
+        EnergyUsage().get_energy_usage_on_type("CPU")  # type: ignore[arg-type]
 
 
 def test_fidelities_are_ranked() -> None:

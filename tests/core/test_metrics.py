@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import reduce
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -255,3 +256,9 @@ def test_a_kind_may_be_given_by_its_name() -> None:
     assert Metric(name="m", value=1.0, kind="rate").kind is MetricKind.RATE  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="'speed' is not a valid MetricKind"):
         Metric(name="m", value=1.0, kind="speed")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("tags", [None, ["x"], [("key", "value")], 5])
+def test_tags_that_are_none_are_refused_with_the_name(tags: Any) -> None:
+    with pytest.raises(ValueError, match="the tags of metric m are a list of Tag, not "):
+        Metric(name="m", value=1.0, tags=tags)

@@ -644,6 +644,20 @@ class TestBrokenPlugins:
             "any options are taken, they cannot be described: Panic: no schema",
         ]
 
+    def test_an_entry_point_that_names_nothing(self, tmp_path: Path) -> None:
+        make_distribution(
+            tmp_path / "packages",
+            "broken-dist",
+            entry_points={"tracarbon.exporters": {"broken": "foo bar!!"}},
+            modules={},
+        )
+        said = check(
+            tmp_path,
+            "[sensors.estimate]\n[exporters.broken]\n",
+            env=environment(PYTHONPATH=str(tmp_path / "packages")),
+        )
+        assert said == self.expected("its entry point is 'foo bar!!', which has to be MODULE:CLASS")
+
     def test_a_core_that_is_required_elsewhere_only_keeps_nobody_away(self, tmp_path: Path) -> None:
         make_distribution(
             tmp_path / "packages",

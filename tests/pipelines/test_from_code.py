@@ -17,9 +17,10 @@ import anyio
 import pytest
 from tracarbon._lifting import Lifting
 from tracarbon.builder import Tracarbon, TracarbonBuilder
+from tracarbon.cli import get_exporter
 from tracarbon.conf import TracarbonConfiguration
 from tracarbon.emissions.carbon_emissions import CarbonEmission
-from tracarbon.exceptions import CO2SignalAPIKeyIsMissing, StartupError, TracarbonException
+from tracarbon.exceptions import CO2SignalAPIKeyIsMissing, PluginError, StartupError, TracarbonException
 from tracarbon.exporters.exporter import Exporter, Metric, MetricGenerator
 from tracarbon.exporters.json_exporter import JSONExporter
 from tracarbon.general_metrics import CarbonEmissionGenerator, EnergyConsumptionGenerator
@@ -313,6 +314,10 @@ class TestBadInput:
     def test_of_the_builder(self) -> None:
         with pytest.raises(TypeError, match="'FR' is no Location of tracarbon, but str"):
             TracarbonBuilder(location="FR").build()  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="None is no TracarbonConfiguration of tracarbon, but NoneType"):
+            Tracarbon(None, None, None)  # type: ignore[arg-type]
+        with pytest.raises(PluginError, match="an exporter is named by a text, such as 'Stdout', not by None"):
+            get_exporter(None, [])  # type: ignore[arg-type]
         with pytest.raises(TypeError, match="'Stdout' is no Exporter of tracarbon, but str"):
             TracarbonBuilder().with_exporter("Stdout").build()  # type: ignore[arg-type]
 

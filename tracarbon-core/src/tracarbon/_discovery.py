@@ -167,6 +167,7 @@ def load_plugin(plugin: InstalledPlugin) -> Any:
     Raises:
         PluginError: it was made for another core, cannot be imported, or does not keep to its contract.
     """
+    _refuse_malformed(_entry_point_of(plugin))
     _refuse_other_core(plugin)
     failures: list[BaseException] = []
     try:
@@ -203,9 +204,18 @@ class _Driver(DriverManager[Any]):
 
 
 def _load(plugin: InstalledPlugin, failures: list[BaseException]) -> Any:
+    return _Driver(_entry_point_of(plugin), failures).driver
+
+
+def _entry_point_of(plugin: InstalledPlugin) -> metadata.EntryPoint:
     named = _entry_points().select(group=plugin.kind.group, name=plugin.name)
-    entry_point = next(it for it in named if it.dist and it.dist.name == plugin.distribution)
-    return _Driver(entry_point, failures).driver
+    entry_point: metadata.EntryPoint = next(it for it in named if it.dist and it.dist.name == plugin.distribution)
+    return entry_point
+
+
+def _refuse_malformed(entry_point: metadata.EntryPoint) -> None:
+    if entry_point.pattern.match(entry_point.value) is None:
+        raise PluginError(f"its entry point is {entry_point.value!r}, which has to be MODULE:CLASS")
 
 
 def load_class(plugin: InstalledPlugin) -> type[Plugin]:

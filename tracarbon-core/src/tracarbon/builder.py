@@ -90,7 +90,7 @@ class Tracarbon:
         location: where the machine is; by default worked out, without leaving the machine.
 
     Raises:
-        TypeError: `exporter` or `location` is something else.
+        TypeError: `configuration`, `exporter` or `location` is something else.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class Tracarbon:
         exporter: Exporter | None = None,
         location: Location | None = None,
     ) -> None:
-        self.configuration = configuration
+        self.configuration = _checked(configuration, TracarbonConfiguration)
         self.exporter = _standard_output() if exporter is None else _checked(exporter, Exporter)
         self.location = _location_of(configuration) if location is None else _checked(location, Location)
         self._recording = _Recording()

@@ -70,7 +70,8 @@ class Metric:
         band: the range in which the true value is believed to lie, in the same unit.
 
     Raises:
-        ValueError: the name is empty, there is no such kind, or the value is neither a number nor to be called.
+        ValueError: the name is empty, there is no such kind, tags are no `Tag`, or the value is neither a number nor to
+            be called.
     """
 
     name: str
@@ -86,6 +87,12 @@ class Metric:
             raise ValueError(f"a metric's name is a text, not {self.name!r}")
         if self.kind.__class__ is not MetricKind:
             self.kind = MetricKind(self.kind)
+        try:
+            for tag in self.tags:
+                if tag.__class__ is not Tag and not isinstance(tag, Tag):
+                    raise TypeError
+        except TypeError:
+            raise ValueError(f"the tags of metric {self.name} are a list of Tag, not {self.tags!r}") from None
         value = self.value
         if value is not None and not callable(value):
             self.value = Number(value)

