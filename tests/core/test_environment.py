@@ -150,7 +150,11 @@ def test_the_logger_is_configured_once_and_no_level_is_made_up(capsys: pytest.Ca
             "a b",
             "TRACARBON_METRIC_PREFIX_NAME   has to be printable and without blanks",
         ),
-        ("TRACARBON_CO2SIGNAL_URL", "notaurl", "TRACARBON_CO2SIGNAL_URL   has to be an address of http or https"),
+        (
+            "TRACARBON_CO2SIGNAL_URL",
+            "notaurl",
+            "TRACARBON_CO2SIGNAL_URL   this is no address such as https://example.org/intensity",
+        ),
     ],
 )
 def test_a_setting_that_makes_no_sense_is_named(
@@ -168,8 +172,11 @@ def test_a_setting_that_makes_no_sense_is_named(
     [
         ({"metric_prefix_name": "a b\n"}, "metric_prefix_name   has to be printable and without blanks, not 'a b\\n'"),
         ({"metric_prefix_name": 5}, "metric_prefix_name   has to be a text, not int"),
-        ({"co2signal_url": "notaurl"}, "co2signal_url   has to be an address of http or https"),
-        ({"co2signal_url": "http://host:99999/"}, "co2signal_url   has to be an address of http or https"),
+        ({"co2signal_url": "notaurl"}, "co2signal_url   this is no address such as https://example.org/intensity"),
+        (
+            {"co2signal_url": "http://host:99999/"},
+            "co2signal_url   this is no address such as https://example.org/intensity",
+        ),
         ({"co2signal_api_key": 5}, "co2signal_api_key   has to be a text, not int"),
         ({"interval_in_seconds": True}, "interval_in_seconds   a duration is text such as"),
         ({"log_level": 10}, "log_level   has to be a text, not int"),

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
@@ -16,6 +15,7 @@ from tracarbon._document import ENVIRONMENT_PREFIX, Problem, parse_seconds
 from tracarbon._environment import read_environment
 from tracarbon._text import Secret
 from tracarbon.exceptions import ConfigurationError
+from tracarbon.locations._settings import checked_url
 
 
 class _DefaultText(str):
@@ -97,14 +97,7 @@ def _text(value: object) -> str:
 
 
 def _address(text: str) -> str:
-    try:
-        parts = urlsplit(text)
-        is_good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # such as a port of 99999
-        is_good = False
-    if text and not is_good:
-        raise ValueError("has to be an address of http or https")
-    return text
+    return checked_url(text) if text else text
 
 
 _SETTINGS: dict[str, tuple[object, Callable[[Any], Any]]] = {
