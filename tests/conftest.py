@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator
+from importlib.metadata import entry_points
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -32,3 +33,12 @@ def _patient_probing() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tracarbon._probing.PROBE_SECONDS", 60.0)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _imported_plugins() -> None:
+    """pytest parses the modules of distributions with a plugin for it; CPython 3.11 may fail to in threads at once."""
+    for group in ("tracarbon.sensors", "tracarbon.locations"):
+        for entry_point in entry_points(group=group):
+            if entry_point.dist is not None and entry_point.dist.name.startswith("tracarbon-"):
+                entry_point.load()
