@@ -31,6 +31,7 @@ from tracarbon_k8s import (
     KubernetesOptions,
     node,
 )
+from tracarbon_k8s._metrics import STALE_SECONDS
 
 from tests.k8s.api_server import (
     TOKEN,
@@ -451,6 +452,67 @@ async def test_one_whose_figures_make_no_sense_takes_nothing_from_the_others(rig
         assert energy.problems == (
             "metrics of pod shop/odd: 'abc' is no Kubernetes quantity, such as '250m' or '64Mi'",
         )
+
+
+@pytest.mark.parametrize("told", ["nothing", "no container", "no memory"])
+async def test_what_a_container_without_figures_used_is_not_the_systems(rig: Rig, told: str) -> None:
+    """metrics-server has none of one that has just started."""
+    pods = [made_pod(name, containers={name: name}) for name in ("web", "new")]
+    rig.machine.cluster.pods = pods
+    web, new = [made_metrics(pod, "600m") for pod in pods]
+
+    def let_tick() -> None:
+        for metrics in (web, new):
+            metrics["timestamp"] = datetime.fromtimestamp(rig.clock.time() + 5, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        rig.machine.spend(10.0, system_seconds=10.0)
+        rig.tick()
+
+    whole = new["containers"]
+    new["containers"] = [] if told == "no container" else [{"name": "new", "usage": {"cpu": "1"}}]
+    rig.machine.cluster.metrics = [web] if told == "nothing" else [web, new]
+    async with rig.energy(usage="metrics-api") as energy:
+        let_tick()
+        watts = await generated(energy)
+        assert by_container(watts) == pytest.approx({"web": 7.2, "unattributed": 4.8, "system": 0.0, "idle": 12.0})
+        check(watts, rig.meter.watts)
+        assert energy.problems == (), "it is so with every container at first"
+        rig.clock.elapse(STALE_SECONDS)
+        let_tick()
+        await generated(energy)
+        assert energy.problems == ("there are no figures of 1 containers that run: see to metrics-server",)
+        new["containers"], rig.machine.cluster.metrics = whole, [web, new]
+        for _ in range(2):
+            let_tick()
+            watts = await generated(energy)
+        assert by_container(watts) == pytest.approx({"web": 6.0, "new": 6.0, "system": 0.0, "idle": 12.0})
+        assert energy.problems == ()
+
+
+@pytest.mark.parametrize(
+    ("phase", "state"),
+    [
+        ("Pending", None),
+        ("Pending", {"waiting": {"reason": "ContainerCreating"}}),
+        ("Running", {"waiting": {"reason": "CrashLoopBackOff"}}),
+        ("Running", {"terminated": {"exitCode": 0}}),
+        ("Succeeded", {"terminated": {"exitCode": 0}}),
+        ("Failed", {"running": {"startedAt": "2026-11-23T23:34:37Z"}}),
+    ],
+)
+async def test_one_that_does_not_run_needs_no_figures(rig: Rig, phase: str, state: dict[str, Any] | None) -> None:
+    web, other = [made_pod(name, containers={name: name}) for name in ("web", "other")]
+    other["status"]["phase"] = phase
+    other["status"]["containerStatuses"][0]["state"] = state
+    web["status"]["initContainerStatuses"] = [
+        {"name": "first", "containerID": "containerd://first", "state": {"terminated": {"exitCode": 0}}}
+    ]
+    rig.machine.cluster.pods, rig.machine.cluster.metrics = [web, other], [made_metrics(web, "600m")]
+    for metrics in rig.machine.cluster.metrics:
+        metrics["timestamp"] = datetime.fromtimestamp(rig.clock.time() + 5, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    async with rig.energy(usage="metrics-api") as energy:
+        rig.machine.spend(10.0, system_seconds=10.0)
+        rig.tick()
+        assert by_container(await generated(energy)) == pytest.approx({"web": 7.2, "system": 4.8, "idle": 12.0})
 
 
 async def test_a_namespace_that_may_not_be_read_takes_nothing_from_the_others(rig: Rig) -> None:

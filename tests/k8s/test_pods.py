@@ -60,7 +60,7 @@ class TestNames:
     def test_static_pods_by_the_hash_that_their_cgroups_carry(self, directory: PodDirectory) -> None:
         directory.refresh()
         busy = Workload("shop", "busy-node-real", "main", "node/node-real")
-        assert directory.workload_of(BUSY) == (busy, 0.5)
+        assert directory.workload_of(BUSY) == (busy, 0.5, True)
         assert directory.pod_of(BUSY.pod_uid) == busy._replace(container="")
         assert directory.pod_of("0bd49ecd-35ca-4cac-a9ec-25f9c831d7d7") is None
 
@@ -75,14 +75,23 @@ class TestNames:
     def test_ordinary_pods(self, directory: PodDirectory, cluster: Cluster) -> None:
         cluster.pods = [made_pod("web-1", containers={"app": "a1", "proxy": "p1"})]
         directory.refresh()
-        assert directory.workload_of(ContainerKey("uid-of-web-1", "a1")) == (Workload("shop", "web-1", "app"), 0.5)
-        assert directory.workload_of(ContainerKey("uid-of-web-1", "p1")) == (Workload("shop", "web-1", "proxy"), 0.5)
+        assert directory.workload_of(ContainerKey("uid-of-web-1", "a1")) == (
+            Workload("shop", "web-1", "app"),
+            0.5,
+            True,
+        )
+        assert directory.workload_of(ContainerKey("uid-of-web-1", "p1")) == (
+            Workload("shop", "web-1", "proxy"),
+            0.5,
+            True,
+        )
 
     def test_a_container_that_the_api_does_not_know_is_its_pods(self, directory: PodDirectory) -> None:
         directory.refresh()
         assert directory.workload_of(BUSY._replace(container_id="sandbox")) == (
             Workload("shop", "busy-node-real", "", "node/node-real"),
             0.0,
+            False,
         )
 
     def test_nobody(self, directory: PodDirectory) -> None:
@@ -110,8 +119,8 @@ class TestNames:
         pod["status"]["initContainerStatuses"] = [running | {"name": "setup", "containerID": "containerd://i"}]
         pod["status"]["ephemeralContainerStatuses"] = [running | {"name": "debug", "containerID": "containerd://e"}]
         found = names_of(pod)
-        assert found[ContainerKey("uid-of-web", "i")] == (Workload("shop", "web", "setup"), 2.0)
-        assert found[ContainerKey("uid-of-web", "e")] == (Workload("shop", "web", "debug"), 0.0)
+        assert found[ContainerKey("uid-of-web", "i")] == (Workload("shop", "web", "setup"), 2.0, True)
+        assert found[ContainerKey("uid-of-web", "e")] == (Workload("shop", "web", "debug"), 0.0, True)
 
     def test_a_restarted_container_keeps_its_name(self) -> None:
         pod = made_pod("web")
@@ -212,8 +221,8 @@ class TestAsking:
     def test_by_name_for_the_metrics_api(self, directory: PodDirectory, cluster: Cluster) -> None:
         cluster.pods = [made_pod("web")]
         directory.refresh()
-        assert directory.named("shop", "web", "main") == (Workload("shop", "web", "main"), 0.5)
-        assert directory.named("shop", "web") == (Workload("shop", "web"), 0.0)
+        assert directory.named("shop", "web", "main") == (Workload("shop", "web", "main"), 0.5, True)
+        assert directory.named("shop", "web") == (Workload("shop", "web"), 0.0, False)
         assert directory.named("other", "web", "main") is None
 
 
@@ -338,7 +347,7 @@ class TestComingAndGoing:
         directory.refresh()
         cluster.pods = [made_pod("db-0", uid="second", request="2")]
         directory.refresh()
-        assert directory.named("shop", "db-0", "main") == (Workload("shop", "db-0", "main"), 2.0)
+        assert directory.named("shop", "db-0", "main") == (Workload("shop", "db-0", "main"), 2.0, True)
 
     def test_memory_is_bounded_however_many_come_and_go(
         self, directory: PodDirectory, cluster: Cluster, clock: ManualClock
@@ -368,7 +377,7 @@ class TestComingAndGoing:
             for name, last in seen.items():
                 found = directory.workload_of(key(name))
                 if clock.monotonic() - last < REMEMBERED_SECONDS:
-                    assert found == (Workload("shop", name, "main"), 0.5)
+                    assert found == (Workload("shop", name, "main"), 0.5, True)
                 assert (directory.named("shop", name) is not None) == (name in alive)
             clock.elapse(15)
 

@@ -99,6 +99,20 @@ class LastState(Body):
     terminated: Terminated | None = None
 
 
+class Running(Body):
+    """That a container runs."""
+
+
+class State(Body):
+    """What a container does. It runs, waits to be started, or has ended.
+
+    Attributes:
+        running: there in the first case alone.
+    """
+
+    running: Running | None = None
+
+
 class ContainerStatus(Body):
     """A container, as it is.
 
@@ -108,6 +122,7 @@ class ContainerStatus(Body):
 
     name: str
     container_id: str | None = msgspec.field(default=None, name="containerID")
+    state: State | None = None
     last_state: LastState | None = None
 
 

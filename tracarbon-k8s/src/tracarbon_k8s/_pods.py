@@ -26,10 +26,17 @@ _OVER: Final = frozenset({"Succeeded", "Failed"})
 
 
 class Known(NamedTuple):
-    """A workload, and the processors that it has asked for: 0 where it has asked for none."""
+    """A workload, as the cluster tells of it.
+
+    Attributes:
+        workload: its name.
+        cpu_request: processors that it has asked for; 0 where it has asked for none.
+        is_running: whether it is a container that runs: not one that waits to be started, or has ended.
+    """
 
     workload: Workload
     cpu_request: float
+    is_running: bool = False
 
 
 Key: TypeAlias = ContainerKey | str
@@ -126,6 +133,10 @@ class PodDirectory:
         """Return who is called so on this node and lives; `None`: nobody. Without a container: the pod itself."""
         return self._names.by_name.get((namespace, pod, container))
 
+    def running(self) -> Iterator[Workload]:
+        """Yield the containers that run on this node, those of init and for debugging included."""
+        return (named.workload for named in self._names.by_name.values() if named.is_running)
+
     def __len__(self) -> int:
         """How many names are remembered."""
         return len(self._names.known)
@@ -177,11 +188,11 @@ def _add(found: dict[Key, Known], pod: bodies.Pod, labels: Sequence[str]) -> Non
     metadata = pod.metadata
     name, namespace, uid = metadata.name, metadata.namespace, _kernel_uid(metadata)
     owner, shown = _owner(metadata), _shown(metadata.labels, labels)
-    requests = _requests(pod)
+    requests, is_over = _requests(pod), pod.status.phase in _OVER
     found[uid] = Known(Workload(namespace, name, "", owner, shown), 0.0)
     for status in _statuses(pod.status):
-        container = status.name
-        named = Known(Workload(namespace, name, container, owner, shown), requests.get(container, 0.0))
+        container, is_running = status.name, not is_over and bool(status.state and status.state.running)
+        named = Known(Workload(namespace, name, container, owner, shown), requests.get(container, 0.0), is_running)
         for container_id in _container_ids(status):
             found[ContainerKey(uid, container_id)] = named
 

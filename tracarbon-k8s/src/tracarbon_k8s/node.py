@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
@@ -15,10 +15,10 @@ from tracarbon_k8s._cgroups import CgroupError, CgroupReader
 from tracarbon_k8s._errors import ApiError, ApiUnconfigured
 from tracarbon_k8s._host import HostError, HostReader
 from tracarbon_k8s._ledger import Rate
-from tracarbon_k8s._metrics import GROUP, VERSION, ContainerUsage, read_metrics
+from tracarbon_k8s._metrics import GROUP, STALE_SECONDS, VERSION, ContainerUsage, read_metrics
 from tracarbon_k8s._pod_resources import Holder, PodResourcesError, cards_by_holder
 from tracarbon_k8s._pods import Known, PodDirectory
-from tracarbon_k8s._usage import CgroupReading, ContainerKey, Identity, NodeCounters
+from tracarbon_k8s._usage import CgroupReading, ContainerKey, Identity, NodeCounters, Workload
 from tracarbon_k8s.containers import Kubernetes, node_name_of_environment
 from tracarbon_k8s.options import KubernetesOptions
 
@@ -194,6 +194,7 @@ class _Cluster:
             self._api, node_name=node_name, clock=clock, namespaces=self._namespaces, pod_labels=options.pod_labels
         )
         self._usages: Sequence[ContainerUsage] = ()
+        self._missed_at: Mapping[Workload, float] = {}
         self._cards: Mapping[Holder, tuple[str, ...]] = {}
         self._faults: Sequence[str] = ()
         self.unconfigured: ApiUnconfigured | None = None
@@ -222,18 +223,27 @@ class _Cluster:
             is_answered: whether this is what was said now, or what is known from before.
         """
         here = list(self._here())
-        rates = [
-            Rate(self._identity(known), usage.cpu_cores, usage.memory_bytes)
-            for usage, known in here
-            if not usage.is_stale(now)
-        ]
+        fresh = [(usage, known) for usage, known in here if not usage.is_stale(now)]
+        rates = [Rate(self._identity(known), usage.cpu_cores, usage.memory_bytes) for usage, known in fresh]
         if not is_answered:
             known = "names are those of before" if self.has_names else "no pod has a name"
             return rates, False, (f"the API server has not answered yet: {known}",)
-        stale = len(here) - len(rates)
+        stale = len(here) - len(fresh)
         problems = [f"what {stale} containers use is too old to be of use: see to metrics-server"] if stale else []
-        has_all = self._namespaces is None and not self._faults and not stale and bool(rates)
+        missing, long_missing = self._missing({known.workload for _, known in here}, now)
+        if long_missing and not self._faults:
+            problems.append(f"there are no figures of {long_missing} containers that run: see to metrics-server")
+        has_all = self._namespaces is None and not self._faults and not stale and not missing and bool(rates)
         return rates, has_all, (*self._faults, *problems)
+
+    def _missing(self, told: Collection[Workload], now: float) -> tuple[int, int]:
+        """Return how many containers run of which nothing is told, and of how many that has been so for long.
+
+        There are no figures yet of those that have just started: that is no problem, but what they use is not known.
+        """
+        running = self._directory.running() if self._options.usage == "metrics-api" else ()
+        self._missed_at = {who: self._missed_at.get(who, now) for who in running if who not in told}
+        return len(self._missed_at), sum(now - at > STALE_SECONDS for at in self._missed_at.values())
 
     def _here(self) -> Iterator[tuple[ContainerUsage, Known]]:
         """Yield what the containers of this node use: the metrics API tells of all nodes."""
@@ -255,7 +265,7 @@ class _Cluster:
         self._api.close()
 
     def _identity(self, known: Known) -> Identity:
-        workload, cpu_request = known
+        workload, cpu_request = known.workload, known.cpu_request
         cards = self._cards.get((workload.namespace, workload.pod, workload.container), ()) if self._cards else ()
         return Identity(workload, cpu_request, cards)
 
