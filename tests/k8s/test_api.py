@@ -100,6 +100,17 @@ def test_importing_does_not_import_the_client() -> None:
     assert ran.stdout == "set()\n"
 
 
+def test_that_there_is_no_cluster_is_said_without_the_client(tmp_path: Path) -> None:
+    """Importing it may take longer than the start waits."""
+    code = (
+        f"import sys, tracarbon_k8s._api as a; api = a.Api(kubeconfig={str(tmp_path / 'none')!r})\n"
+        "try: api.get('/api/v1/pods')\n"
+        "except a.ApiError as error: print(type(error).__name__, {'kubernetes', 'urllib3'} & {*sys.modules})"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert ran.stdout == "ApiUnconfigured set()\n"
+
+
 def test_one_request_with_credentials_and_query(api: Api, cluster: Cluster) -> None:
     body = api.get(PODS, {"fieldSelector": "spec.nodeName=node-real"})
     assert len(json.loads(body)["items"]) == 2

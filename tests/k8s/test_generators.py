@@ -309,6 +309,40 @@ async def test_an_api_server_that_hangs_holds_up_nothing(rig: Rig) -> None:
     assert rig.answers() == 3, "nobody asks twice at a time"
 
 
+async def test_an_api_server_that_hangs_at_the_start_holds_up_nothing(rig: Rig) -> None:
+    machine, gate = rig.machine, threading.Event()
+    web = machine.start("web-1", "web", uid=uid(1), identity=container_id(1))
+    machine.cluster.fault = lambda *_: not gate.wait(20)
+    energy, before = rig.energy(timeout_seconds=60.0), rig.clock.monotonic()
+
+    async def enter() -> list[Metric]:
+        await energy.__aenter__()
+        return []
+
+    try:
+        with anyio.fail_after(20):
+            await while_time_passes(rig, enter())
+        assert rig.clock.monotonic() - before <= 3.0
+        machine.burn(web, 5.0)
+        machine.spend(15.0)
+        rig.tick()
+        assert by_container(await generated(energy)) == pytest.approx({"unattributed": 6.0, "system": 0, "idle": 18.0})
+        assert energy.problems == ("the API server has not answered yet: no pod has a name",)
+        gate.set()
+        assert energy._node is not None
+        with anyio.fail_after(20):
+            while energy._node._is_asking:
+                await anyio.sleep(0.01)
+        machine.burn(web, 5.0)
+        machine.spend(15.0)
+        rig.tick()
+        assert by_container(await generated(energy))["web"] == pytest.approx(6.0)
+        assert energy.problems == ()
+    finally:
+        gate.set()
+        await energy.__aexit__(None, None, None)
+
+
 async def test_a_window_that_failed_is_in_the_next_one(rig: Rig) -> None:
     machine = rig.machine
     web = machine.start("web-1", "web", uid=uid(1), identity=container_id(1))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.k8s.api_server import Server, serving, write_kubeconfig
+from tests.k8s.api_server import Server, hang, serving, write_kubeconfig
 from tests.k8s.cgroup_tree import container_id, uid
 from tests.k8s.machine import NODE, Machine
 from tests.pipelines.support import Record, environment, figures, read_records, records_so_far, run, start, wait_until
@@ -127,6 +127,35 @@ path = "records.jsonl"
     # How much more is for the tests of attribution: a window may close between the time of the one and of the other.
     assert by_container["web"] > by_container["db"] > 0
     assert by_container["unattributed"] > 0
+
+
+def test_an_api_server_that_hangs_keeps_nothing_from_the_start(
+    machine: Machine, server: Server, tmp_path: Path
+) -> None:
+    (tmp_path / "pipeline.toml").write_text("""
+interval = "300ms"
+[location]
+country = "FR"
+[generators.energy]
+[generators.energy_kubernetes]
+timeout_seconds = 60
+[exporters.json]
+path = "records.jsonl"
+""")
+    machine.cluster.fault = hang
+    path = tmp_path / "records.jsonl"
+    name = "energy_consumption_kubernetes_total"
+    with (
+        busy(machine),
+        start("run", "-c", "pipeline.toml", cwd=tmp_path, env=settings(machine, server, tmp_path)) as program,
+    ):
+        program.wait_for("energy_kubernetes degraded: the API server has not answered yet", "stderr")
+        wait_until(lambda: len(sums(records_so_far(path), name)) > 1, "some windows")
+        done = program.stop()
+    assert done.status == 0, done.stderr
+    records = read_records(path)
+    assert sums(records, name) == pytest.approx(sums(records, "energy_consumption_host"))
+    assert {each["tags"]["attribution"] for each in figures(records, name)} <= {"unattributed", "system", "idle"}
 
 
 def test_containers_of_the_command_line(machine: Machine, server: Server, tmp_path: Path) -> None:

@@ -33,15 +33,17 @@ def connect(kubeconfig: str | None, context: str | None, service_account: Path) 
     Raises:
         ApiUnconfigured: there is no cluster, or what is said about it cannot be used.
     """
+    is_own = kubeconfig is None and context is None and is_in_cluster(service_account)
+    files = [] if is_own else _files(kubeconfig, context)  # what is missing is said at once: the import takes its time
     from kubernetes.client import ApiClient, Configuration
 
     configuration = Configuration()
     try:
         with _plugins_that_fail():
-            if kubeconfig is None and context is None and is_in_cluster(service_account):
+            if is_own:
                 _load_service_account(configuration, service_account)
             else:
-                _load_file(configuration, kubeconfig, context)
+                _load_files(configuration, files, context)
         configuration.retries = False
         return ApiClient(configuration)
     except ApiUnconfigured:
@@ -110,20 +112,21 @@ def _load_service_account(configuration: Configuration, folder: Path) -> None:
     loader(str(folder / "token"), str(folder / "ca.crt")).load_and_set(configuration)
 
 
-def _load_file(configuration: Configuration, kubeconfig: str | None, context: str | None) -> None:
+def _load_files(configuration: Configuration, files: list[str], context: str | None) -> None:
     from kubernetes import config
 
-    files = _files(kubeconfig)
-    if not any(Path(file).is_file() for file in files):
-        where = "this is no pod of a cluster, and " if kubeconfig is None and context is None else ""
-        raise ApiUnconfigured(f"{where}there is no file {' or '.join(files)}; say which by the option `kubeconfig`")
     load: Any = config.load_kube_config
     load(config_file=os.pathsep.join(files), context=context, client_configuration=configuration, persist_config=False)
 
 
-def _files(kubeconfig: str | None) -> list[str]:
+def _files(kubeconfig: str | None, context: str | None) -> list[str]:
+    """Return the names of the user's files, of which there is one at least."""
     named = kubeconfig or os.environ.get("KUBECONFIG") or "~/.kube/config"
-    return [str(Path(file).expanduser()) for file in named.split(os.pathsep) if file]
+    files = [str(Path(file).expanduser()) for file in named.split(os.pathsep) if file]
+    if not any(Path(file).is_file() for file in files):
+        where = "this is no pod of a cluster, and " if kubeconfig is None and context is None else ""
+        raise ApiUnconfigured(f"{where}there is no file {' or '.join(files)}; say which by the option `kubeconfig`")
+    return files
 
 
 def _source(kubeconfig: str | None) -> str:

@@ -84,10 +84,12 @@ class Node:
     async def enter(self) -> Reading:
         """Open it, and return what it has counted by now.
 
+        Names that are late come with a later tick: what the host uses is not to wait for the API server.
+
         Raises:
             TracarbonException: it cannot be read, or nothing is said of a cluster.
         """
-        reading = await self._read(self._options.timeout_seconds, is_entering=True)
+        reading = await self._read(min(_MOST_PATIENCE_SECONDS, self._options.timeout_seconds), is_entering=True)
         if self._cluster.unconfigured is not None:
             if not self._users:
                 await self._close()
