@@ -468,6 +468,52 @@ async def test_as_documented_over_a_client_of_ones_own(rig: Rig) -> None:
         check(metrics, grams_of(rig.meter))
 
 
+async def test_a_cluster_beside_options(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What only one of them says is as it says."""
+    monkeypatch.setenv("NODE_NAME", "another")
+    pods = [made_pod(name, namespace=name, containers={name: name}) for name in ("shop", "pay")]
+    rig.machine.cluster.pods, rig.machine.cluster.metrics = pods, [made_metrics(pod) for pod in pods]
+    for metrics in rig.machine.cluster.metrics:
+        metrics["timestamp"] = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    configuration = Configuration(host=rig.server.url)
+    configuration.api_key["authorization"] = f"Bearer {TOKEN}"
+    with ApiClient(configuration) as client:
+        for of_kubernetes, of_options, expected in (
+            ({}, {"node_name": NODE}, {"shop", "pay"}),
+            ({"node_name": NODE}, {}, {"shop", "pay"}),
+            ({"namespaces": ["shop"], "node_name": NODE}, {"usage": "metrics-api", "node_name": NODE}, {"shop"}),
+            ({"node_name": NODE}, {"namespaces": ["pay"]}, {"pay"}),
+        ):
+            generator = EnergyConsumptionKubernetesGenerator(
+                kubernetes=Kubernetes(api=CustomObjectsApi(client), **of_kubernetes),
+                options=KubernetesOptions(idle="evenly", **of_options),
+                energy_consumption=rig.meter,
+                location=FixedLocation(),
+            )
+            found = by_container(await generated(generator))
+            await generator.__aexit__(None, None, None)
+            assert found.keys() - {"system", "unattributed"} == expected
+        client.rest_client.pool_manager.clear()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"usage": "cgroup"}, 'leave usage = "cgroup" out'),
+        ({"kubeconfig": "file"}, "leave kubeconfig out"),
+        ({"context": "c"}, "leave context out"),
+        ({"cgroup_root": "/x"}, "leave cgroup_root out"),
+        ({"node_name": "b"}, "node_name is 'b' in the options, and 'a' in kubernetes="),
+        ({"namespaces": ["y"]}, r"namespaces is \['y'\] in the options, and \['x'\] in kubernetes="),
+    ],
+)
+def test_a_cluster_and_options_that_contradict_each_other(options: dict[str, Any], said: str) -> None:
+    kubernetes = Kubernetes(node_name="a", namespaces=["x"])
+    for kind in (EnergyConsumptionKubernetesGenerator, CarbonEmissionKubernetesGenerator):
+        with pytest.raises(TracarbonException, match=said):
+            kind(kubernetes=kubernetes, options=KubernetesOptions(**options))
+
+
 async def test_one_whose_figures_make_no_sense_takes_nothing_from_the_others(rig: Rig) -> None:
     pods = [made_pod(name, containers={name: name}) for name in ("web", "db", "odd")]
     rig.machine.cluster.pods = pods

@@ -19,7 +19,7 @@ from tracarbon_k8s._ledger import Ledger
 from tracarbon_k8s._usage import NodeUsage
 from tracarbon_k8s.containers import Kubernetes
 from tracarbon_k8s.node import Node, Reading, node_of
-from tracarbon_k8s.options import KubernetesOptions
+from tracarbon_k8s.options import KubernetesOptions, options_beside
 from tracarbon_k8s.series import Components, Pairs, Series, amounts_of, grams_of, joules_of
 
 
@@ -28,7 +28,10 @@ class _KubernetesGenerator(MetricGenerator):
 
     Attributes:
         kubernetes: a cluster whose metrics API says what is used; by default what the options say.
-        options: as a `pipeline.toml` has them.
+        options: as a `pipeline.toml` has them. Beside `kubernetes`, what both say has to be the same.
+
+    Raises:
+        TracarbonException: they contradict each other.
     """
 
     Options = KubernetesOptions
@@ -40,7 +43,9 @@ class _KubernetesGenerator(MetricGenerator):
     options: KubernetesOptions | None = None
 
     def __post_init__(self) -> None:
-        options = self.options or KubernetesOptions(usage="cgroup" if self.kubernetes is None else "metrics-api")
+        options = self.options or KubernetesOptions()
+        if self.kubernetes is not None:
+            options = options_beside(self.kubernetes, options)
         self._idle = IdlePolicy(options.idle)
         self._settings = options
         self._node: Node | None = None

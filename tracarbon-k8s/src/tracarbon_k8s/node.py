@@ -178,7 +178,7 @@ class _Cluster:
     def __init__(
         self, options: KubernetesOptions, clock: Callable[[], float], kubernetes: Kubernetes | None = None
     ) -> None:
-        node_name = (kubernetes and kubernetes.node_name) or options.node_name or node_name_of_environment()
+        node_name = options.node_name or (kubernetes and kubernetes.node_name) or node_name_of_environment()
         if not node_name:
             raise TracarbonException(
                 "the name of this node is unknown: give node_name, or set NODE_NAME, in a DaemonSet from spec.nodeName"
@@ -186,7 +186,9 @@ class _Cluster:
         self._options = options
         self._kubernetes = kubernetes
         self._node_name = node_name
-        self._namespaces = options.namespaces if kubernetes is None else kubernetes.namespaces
+        self._namespaces = options.namespaces
+        if kubernetes is not None and kubernetes.namespaces is not None:
+            self._namespaces = kubernetes.namespaces
         self._api = (
             Api(kubeconfig=options.kubeconfig, context=options.context, timeout_seconds=options.timeout_seconds)
             if kubernetes is None

@@ -6,9 +6,11 @@ import re
 from typing import Annotated, Literal, Self, TypeAlias
 
 from pydantic import Field, model_validator
+from tracarbon.exceptions import TracarbonException
 from tracarbon.plugin import PluginOptions
 
 from tracarbon_k8s._pod_resources import SOCKET
+from tracarbon_k8s.containers import Kubernetes
 
 UsageSource: TypeAlias = Literal["cgroup", "metrics-api"]
 
@@ -62,3 +64,24 @@ class KubernetesOptions(PluginOptions):
         if self.usage == "metrics-api" and self.cgroup_root is not None:
             raise ValueError('cgroup_root is for usage = "cgroup", and this is "metrics-api"')
         return self
+
+
+def options_beside(kubernetes: Kubernetes, options: KubernetesOptions) -> KubernetesOptions:
+    """Return the options of a generator that is given a cluster: usage comes from its metrics API.
+
+    Raises:
+        TracarbonException: the options say something else than it does.
+    """
+    said = options.model_dump(exclude_unset=True, exclude_none=True)
+    for name in ("kubeconfig", "context", "cgroup_root"):
+        if name in said:
+            raise TracarbonException(f"kubernetes= says where usage comes from: leave {name} out of the options")
+    if said.get("usage") == "cgroup":
+        raise TracarbonException(
+            'kubernetes= has usage come from the metrics API: leave usage = "cgroup" out of the options, or kubernetes='
+        )
+    for name in {"namespaces", "node_name"} & said.keys() & kubernetes.model_fields_set:
+        theirs = getattr(kubernetes, name)
+        if theirs is not None and theirs != said[name]:
+            raise TracarbonException(f"{name} is {said[name]!r} in the options, and {theirs!r} in kubernetes=: say one")
+    return type(options)(**said | {"usage": "metrics-api"})
