@@ -135,6 +135,43 @@ def test_a_machine_that_is_no_node_is_said(tmp_path: Path) -> None:
         CgroupReader(tmp_path).read()
 
 
+@contextmanager
+def one_who_is_not_root() -> Iterator[None]:
+    was = os.geteuid()
+    os.seteuid(was or 65534)
+    try:
+        yield
+    finally:
+        os.seteuid(was)
+
+
+@pytest.mark.parametrize(
+    ("hidden", "root"),
+    [
+        ("sys/fs/cgroup", None),
+        ("sys/fs/cgroup", "/kubepods.slice"),
+        ("sys/fs/cgroup/kubepods.slice", None),
+        ("sys/fs/cgroup/kubepods.slice", "/sys/fs/cgroup/kubepods.slice"),
+        ("sys/fs/cgroup/memory", None),
+    ],
+)
+def test_what_this_user_may_not_read_is_said(
+    hidden: str, root: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    furnished(CgroupTree(tmp_path, "systemd", hybrid=hidden.endswith("memory")))
+    tmp_path.chmod(0o755)
+    monkeypatch.chdir(tmp_path)  # the folders above it may be hidden, too
+    Path(hidden).chmod(0)
+    try:
+        with (
+            one_who_is_not_root(),
+            pytest.raises(CgroupError, match=rf"^{hidden}.*: Permission denied\. .*metrics-api"),
+        ):
+            find_kubepods(Path(), root)
+    finally:
+        Path(hidden).chmod(0o755)
+
+
 def test_a_root_of_version_1_is_said(tmp_path: Path) -> None:
     (tmp_path / "cpuacct/kubepods").mkdir(parents=True)
     with pytest.raises(CgroupError, match=r"kubepods: has no cpu.stat.*version 2"):

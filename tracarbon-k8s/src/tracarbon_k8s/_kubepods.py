@@ -53,18 +53,35 @@ def find_kubepods(host_root: Path, cgroup_root: str | Path | None = None) -> Kub
             `/sys/fs/cgroup/kubepods`, or in its cgroups, as the kubelet has it, such as `/kubepods`.
 
     Raises:
-        CgroupError: there is none.
+        CgroupError: there is none, or this user may not read it.
     """
-    root = _hierarchy(host_root / _MOUNT) if cgroup_root is None else _given(host_root, Path(cgroup_root))
     try:
-        found = min(_kubepods_below(root), key=lambda place: not _has_pods(place), default=None)
+        root = _hierarchy(host_root / _MOUNT) if cgroup_root is None else _given(host_root, Path(cgroup_root))
+        return _found_below(root)
     except OSError as error:
-        raise CgroupError(f"{error.filename or root}: {error.strerror}. {_HELP}") from error
+        raise CgroupError(f"{error.filename or host_root}: {error.strerror}. {_HELP}") from error
+
+
+def _found_below(root: Path) -> Kubepods:
+    found = min(_kubepods_below(root), key=lambda place: not _has_pods(place), default=None)
     if found is None:
         raise CgroupError(f"{root}: no cgroup of pods (kubepods or …kubepods.slice) is there. {_HELP}")
-    if not (found / "cpu.stat").exists():
+    if not _is_there(found / "cpu.stat"):
         raise CgroupError(f"{found}: has no cpu.stat, so it is not a cgroup of version 2. {_HELP_VERSION}")
     return _with_memory(found)
+
+
+def _is_there(path: Path) -> bool:
+    """Return whether something is there. What may not be seen is an error, and not absent as it is to some Pythons."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def _is_folder(path: Path) -> bool:
+    return _is_there(path) and path.is_dir()
 
 
 def folders(place: str | Path) -> list[os.DirEntry[str]]:
@@ -95,12 +112,12 @@ def container_id(name: str) -> str | None:
 
 def _given(host_root: Path, cgroup_root: Path) -> Path:
     """Return the folder that a path names, which is one of the node's, whether or not its root is in it."""
-    if cgroup_root.is_relative_to(host_root) and cgroup_root.is_dir():
+    if cgroup_root.is_relative_to(host_root) and _is_folder(cgroup_root):
         return cgroup_root
     inside = cgroup_root.relative_to(cgroup_root.anchor)
     mounts = (host_root, host_root / _MOUNT / "unified", host_root / _MOUNT)
     for root in (mount / inside for mount in mounts):
-        if root.is_dir():
+        if _is_folder(root):
             return root
     raise CgroupError(f"{cgroup_root}: there is no such folder in {host_root}, nor in {host_root / _MOUNT}. {_HELP}")
 
@@ -108,9 +125,9 @@ def _given(host_root: Path, cgroup_root: Path) -> Path:
 def _hierarchy(mount: Path) -> Path:
     """Return the hierarchy of version 2: all there is, or `unified` beside those of version 1."""
     for root in (mount, mount / "unified"):
-        if (root / "cgroup.controllers").exists():
+        if _is_there(root / "cgroup.controllers"):
             return root
-    if any((mount / controller).is_dir() for controller in ("cpuacct", "cpu,cpuacct", "memory")):
+    if any(_is_folder(mount / controller) for controller in ("cpuacct", "cpu,cpuacct", "memory")):
         raise CgroupError(f"{mount}: this node has cgroups of version 1 only. {_HELP_VERSION}")
     raise CgroupError(f"{mount}: there are no cgroups. {_HELP}")
 
@@ -139,11 +156,11 @@ def _folders_if_any(place: Path) -> list[os.DirEntry[str]]:
 
 
 def _with_memory(directory: Path) -> Kubepods:
-    if (directory / "memory.current").exists():
+    if _is_there(directory / "memory.current"):
         return Kubepods(directory, directory)
     name = "memory.usage_in_bytes"
     for mount in directory.parents:
         place = mount.parent / "memory" / directory.relative_to(mount)
-        if mount.name == "unified" and (place / name).exists():
+        if mount.name == "unified" and _is_there(place / name):
             return Kubepods(directory, place, name)
     return Kubepods(directory)
