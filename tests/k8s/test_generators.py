@@ -514,6 +514,20 @@ def test_a_cluster_and_options_that_contradict_each_other(options: dict[str, Any
             kind(kubernetes=kubernetes, options=KubernetesOptions(**options))
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"options": {"idle": "evenly"}}, r"options= is of type dict: it has to be KubernetesOptions\(...\)"),
+        ({"kubernetes": "nonsense"}, r"kubernetes= is of type str: it has to be Kubernetes\(...\)"),
+        ({"kubernetes": {}}, "kubernetes= is of type dict"),
+    ],
+)
+def test_what_is_neither_a_cluster_nor_options(given: dict[str, Any], said: str) -> None:
+    for kind in (EnergyConsumptionKubernetesGenerator, CarbonEmissionKubernetesGenerator):
+        with pytest.raises(TypeError, match=said):
+            kind(**given)
+
+
 async def test_one_whose_figures_make_no_sense_takes_nothing_from_the_others(rig: Rig) -> None:
     pods = [made_pod(name, containers={name: name}) for name in ("web", "db", "odd")]
     rig.machine.cluster.pods = pods

@@ -31,6 +31,7 @@ class _KubernetesGenerator(MetricGenerator):
         options: as a `pipeline.toml` has them. Beside `kubernetes`, what both say has to be the same.
 
     Raises:
+        TypeError: one of them is something else.
         TracarbonException: they contradict each other.
     """
 
@@ -43,6 +44,10 @@ class _KubernetesGenerator(MetricGenerator):
     options: KubernetesOptions | None = None
 
     def __post_init__(self) -> None:
+        for name, kind in (("kubernetes", Kubernetes), ("options", KubernetesOptions)):
+            given = getattr(self, name)
+            if not isinstance(given, kind | None):
+                raise TypeError(f"{name}= is of type {type(given).__name__}: it has to be {kind.__name__}(...)")
         options = self.options or KubernetesOptions()
         if self.kubernetes is not None:
             options = options_beside(self.kubernetes, options)
