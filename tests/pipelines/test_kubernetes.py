@@ -199,16 +199,21 @@ path = "records.jsonl"
 
 
 @pytest.mark.parametrize(
-    ("variable", "said"),
-    [("NODE_NAME", "set NODE_NAME"), ("KUBECONFIG", "there is no file"), ("TRACARBON_HOST_ROOT", "cgroup_root")],
+    ("variable", "value", "said"),
+    [
+        ("NODE_NAME", "", "set NODE_NAME"),
+        ("NODE_NAME", "Node", "NODE_NAME is 'Node'"),
+        ("KUBECONFIG", "", "there is no file"),
+        ("TRACARBON_HOST_ROOT", "nothing", "cgroup_root"),
+    ],
 )
 def test_what_is_missing_is_said_before_the_start(
-    variable: str, said: str, machine: Machine, server: Server, tmp_path: Path
+    variable: str, value: str, said: str, machine: Machine, server: Server, tmp_path: Path
 ) -> None:
     nothing = tmp_path / "nothing"
     (nothing / "sys").mkdir(parents=True)
     (nothing / "proc").mkdir()
-    env = {**settings(machine, server, tmp_path), variable: str(nothing) if variable == "TRACARBON_HOST_ROOT" else ""}
+    env = {**settings(machine, server, tmp_path), variable: str(nothing) if value == "nothing" else value}
     done = run("run", "--containers", "--country", "fr", "--duration", "200ms", cwd=tmp_path, env=env)
     assert done.status == 2, done.stdout
     assert said in done.stderr

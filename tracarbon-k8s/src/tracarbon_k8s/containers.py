@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from itertools import groupby
-from typing import Any
+from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
 from tracarbon.exceptions import TracarbonException
@@ -18,10 +19,23 @@ from tracarbon_k8s._metrics import GROUP, VERSION, ContainerUsage, read_metrics
 from tracarbon_k8s._pods import list_pods
 from tracarbon_k8s._quantities import quantity
 
+NODE_NAME_PATTERN: Final = r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$"
+
 
 def node_name_of_environment() -> str | None:
-    """Return the name of this node, as the environment says it: `NODE_NAME`, else `TRACARBON_KUBERNETES_NODE_NAME`."""
-    return os.environ.get("NODE_NAME") or os.environ.get("TRACARBON_KUBERNETES_NODE_NAME") or None
+    """Return the name of this node, as the environment says it: `NODE_NAME`, else `TRACARBON_KUBERNETES_NODE_NAME`.
+
+    Raises:
+        TracarbonException: what it says is no name of a node.
+    """
+    for variable in ("NODE_NAME", "TRACARBON_KUBERNETES_NODE_NAME"):
+        if name := os.environ.get(variable, "").strip():
+            if re.match(NODE_NAME_PATTERN, name) is None:
+                raise TracarbonException(
+                    f"{variable} is {name[:80]!r}, which is no name of a node: small letters, digits, - and ."
+                )
+            return name
+    return None
 
 
 class Container(BaseModel):
@@ -73,6 +87,9 @@ class Kubernetes(BaseModel):
         node_name: look only at the pods of this node; by default what `NODE_NAME` says, or else
             `TRACARBON_KUBERNETES_NODE_NAME`. Where nobody says it, pods of all nodes are told of: a share of this
             machine means nothing then for those of others, and no machine is to be billed for them.
+
+    Raises:
+        TracarbonException: what the environment says is no name of a node.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)

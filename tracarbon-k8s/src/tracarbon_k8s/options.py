@@ -10,13 +10,13 @@ from tracarbon.exceptions import TracarbonException
 from tracarbon.plugin import PluginOptions
 
 from tracarbon_k8s._pod_resources import SOCKET
-from tracarbon_k8s.containers import Kubernetes
+from tracarbon_k8s.containers import NODE_NAME_PATTERN, Kubernetes
 
 UsageSource: TypeAlias = Literal["cgroup", "metrics-api"]
 
 _LABEL = re.compile(r"([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
 Namespace: TypeAlias = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
-NodeName: TypeAlias = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")]
+NodeName: TypeAlias = Annotated[str, Field(pattern=NODE_NAME_PATTERN)]
 
 
 class KubernetesOptions(PluginOptions):
