@@ -343,6 +343,13 @@ async def test_an_api_server_that_hangs_at_the_start_holds_up_nothing(rig: Rig) 
         await energy.__aexit__(None, None, None)
 
 
+async def test_an_api_server_that_takes_long_is_asked_once_at_the_start(rig: Rig) -> None:
+    rig.machine.start("web-1", "web", uid=uid(1), identity=container_id(1))
+    rig.machine.cluster.fault = lambda *_: rig.clock.elapse(1.5) is not None
+    async with both(rig):
+        assert rig.answers() == 1
+
+
 async def test_a_window_that_failed_is_in_the_next_one(rig: Rig) -> None:
     machine = rig.machine
     web = machine.start("web-1", "web", uid=uid(1), identity=container_id(1))

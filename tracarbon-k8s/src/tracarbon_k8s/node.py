@@ -80,6 +80,7 @@ class Node:
         self._users = 0
         self._lock = anyio.Lock()
         self._latest: Reading | None = None
+        self._completed_at = 0.0
 
     async def enter(self) -> Reading:
         """Open it, and return what it has counted by now.
@@ -138,13 +139,13 @@ class Node:
                 raise TracarbonException(str(error)) from None
             is_answered = await self._ask(patience_seconds)
             said = self._cluster.said(self._clock.time(), is_answered=is_answered)
-            self._latest = Reading(at, counters, cgroups, *said)
+            self._latest, self._completed_at = Reading(at, counters, cgroups, *said), self._clock.monotonic()
             return self._latest
 
     def _is_of_now(self, latest: Reading, is_entering: bool) -> bool:
         """Whether another generator of the pipeline had it read in this tick, or has just entered."""
         if is_entering:
-            return self._clock.monotonic() - latest.at < _FRESH_SECONDS
+            return self._clock.monotonic() - self._completed_at < _FRESH_SECONDS
         ticked_at = self._pulse.last_tick_at
         return ticked_at is not None and latest.at >= ticked_at
 
