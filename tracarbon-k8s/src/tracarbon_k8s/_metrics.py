@@ -17,6 +17,8 @@ GROUP: Final = "metrics.k8s.io"
 VERSION: Final = "v1beta1"
 STALE_SECONDS: Final = 120.0
 """metrics-server asks the kubelets every 15 to 60 s; after twice that, something is wrong."""
+AHEAD_SECONDS: Final = 60.0
+"""How far the clock of what measured may be ahead."""
 
 _DURATION = re.compile(r"(?:[0-9]+(?:\.[0-9]*)?(?:h|ms|m|s|us|µs|ns))+")
 _DURATION_PART = re.compile(r"([0-9]+(?:\.[0-9]*)?)(h|ms|m|s|us|µs|ns)")
@@ -46,12 +48,13 @@ class ContainerUsage:
     window_seconds: float
 
     def is_stale(self, now: float) -> bool:
-        """Return whether this is too old to be of use.
+        """Return whether this is too old to be of use, or of a time that is yet to come, by a clock that is wrong.
 
         Args:
             now: seconds since 1970.
         """
-        return now - self.measured_at > self.window_seconds + STALE_SECONDS
+        age = now - self.measured_at
+        return age > self.window_seconds + STALE_SECONDS or age < -AHEAD_SECONDS
 
 
 def read_metrics(

@@ -234,12 +234,16 @@ class _Cluster:
             known = "names are those of before" if self.has_names else "no pod has a name"
             return rates, False, (f"the API server has not answered yet: {known}",)
         stale = len(here) - len(fresh)
-        problems = [f"what {stale} containers use is too old to be of use: see to metrics-server"] if stale else []
+        problems = list(self._faults)
+        if stale:
+            problems.append(
+                f"the figures of {stale} containers are too old, or yet to come: see to metrics-server and the clock"
+            )
         missing, long_missing = self._missing({known.workload for _, known in here}, now)
         if long_missing and not self._faults:
             problems.append(f"there are no figures of {long_missing} containers that run: see to metrics-server")
         has_all = self._namespaces is None and not self._faults and not stale and not missing and bool(rates)
-        return rates, has_all, (*self._faults, *problems)
+        return rates, has_all, tuple(problems)
 
     def _missing(self, told: Collection[Workload], now: float) -> tuple[int, int]:
         """Return how many containers run of which nothing is told, and of how many that has been so for long.
