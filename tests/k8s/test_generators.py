@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import threading
 from collections import defaultdict
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
@@ -14,6 +15,7 @@ from typing import Any
 
 import anyio
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kubernetes.client import ApiClient, Configuration, CustomObjectsApi
@@ -31,6 +33,7 @@ from tracarbon_k8s import (
     KubernetesOptions,
     node,
 )
+from tracarbon_k8s._cluster import plugins_of
 from tracarbon_k8s._metrics import STALE_SECONDS
 
 from tests.k8s.api_server import (
@@ -282,6 +285,11 @@ async def while_time_passes(rig: Rig, call: Coroutine[Any, Any, list[Metric]]) -
     return found
 
 
+async def entered(generator: MetricGenerator) -> list[Metric]:
+    await generator.__aenter__()
+    return []
+
+
 async def test_an_api_server_that_hangs_holds_up_nothing(rig: Rig) -> None:
     machine, gate = rig.machine, threading.Event()
     web = machine.start("web-1", "web", uid=uid(1), identity=container_id(1))
@@ -314,14 +322,9 @@ async def test_an_api_server_that_hangs_at_the_start_holds_up_nothing(rig: Rig) 
     web = machine.start("web-1", "web", uid=uid(1), identity=container_id(1))
     machine.cluster.fault = lambda *_: not gate.wait(20)
     energy, before = rig.energy(timeout_seconds=60.0), rig.clock.monotonic()
-
-    async def enter() -> list[Metric]:
-        await energy.__aenter__()
-        return []
-
     try:
         with anyio.fail_after(20):
-            await while_time_passes(rig, enter())
+            await while_time_passes(rig, entered(energy))
         assert rig.clock.monotonic() - before <= 3.0
         machine.burn(web, 5.0)
         machine.spend(15.0)
@@ -341,6 +344,51 @@ async def test_an_api_server_that_hangs_at_the_start_holds_up_nothing(rig: Rig) 
     finally:
         gate.set()
         await energy.__aexit__(None, None, None)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no other kernel tells what a thread has started")
+async def test_a_credential_plugin_that_hangs_is_named_ended_and_tried_again(rig: Rig) -> None:
+    async def thread_ends(node: node.Node) -> None:
+        with anyio.fail_after(20):
+            while node._is_asking:
+                await anyio.sleep(0.01)
+
+    async def plugin_runs(node: node.Node) -> None:
+        with anyio.fail_after(20):
+            while not plugins_of(node._cluster._thread):
+                await anyio.sleep(0.01)
+
+    config = Path(rig.kubeconfig)
+    good = config.read_text()
+    content = yaml.safe_load(good)
+    plugin = {"apiVersion": "client.authentication.k8s.io/v1", "command": "sleep", "args": ["60"]}
+    content["users"][0]["user"] = {"exec": {**plugin, "interactiveMode": "Never"}}
+    config.write_text(yaml.safe_dump(content))
+    rig.machine.start("web-1", "web", uid=uid(1), identity=container_id(1))
+    energy = rig.energy()
+    await while_time_passes(rig, entered(energy))
+    assert energy._node is not None
+    try:
+        await plugin_runs(energy._node)
+        rig.tick()
+        await generated(energy)
+        [problem] = energy.problems
+        assert problem == "the credential plugin (exec) of the kubeconfig has not answered yet: no pod has a name"
+        rig.clock.elapse(60.0)
+        rig.tick()
+        await generated(energy)
+        await thread_ends(energy._node)
+        rig.tick()
+        await while_time_passes(rig, generated(energy))
+        await plugin_runs(energy._node)
+    finally:
+        await energy.__aexit__(None, None, None)
+    await thread_ends(energy._node)
+    assert plugins_of(energy._node._cluster._thread) == []
+    config.write_text(good)
+    async with energy:
+        rig.tick()
+        assert "web" in by_container(await generated(energy))
 
 
 async def test_an_api_server_that_takes_long_is_asked_once_at_the_start(rig: Rig) -> None:

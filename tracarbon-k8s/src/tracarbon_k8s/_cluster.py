@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +76,25 @@ def authorisation(client: ApiClient) -> dict[str, str]:
         values = {each["key"]: each["value"] for each in settings.values() if each["in"] == "header"}
         return {key: value.strip() for key, value in values.items() if value}
     raise ApiUnconfigured(f"the credentials cannot be renewed: {_words(fault)}")
+
+
+def plugins_of(thread: int) -> list[int]:
+    """Return the credential plugins that a thread waits for, which starts nothing else; the client does not tell.
+
+    Args:
+        thread: as the kernel numbers it.
+    """
+    try:
+        return [int(pid) for pid in Path(f"/proc/self/task/{thread}/children").read_text().split()]
+    except OSError:  # the thread has ended, or this kernel does not tell
+        return []
+
+
+def end_plugins_of(thread: int) -> None:
+    """Have the credential plugins end that a thread waits for: to it, they fail."""
+    for pid in plugins_of(thread):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
@@ -12,6 +13,7 @@ from tracarbon.plugin import PluginContext
 
 from tracarbon_k8s._api import Api
 from tracarbon_k8s._cgroups import CgroupError, CgroupReader
+from tracarbon_k8s._cluster import end_plugins_of, plugins_of
 from tracarbon_k8s._errors import ApiError, ApiUnconfigured
 from tracarbon_k8s._host import HostError, HostReader
 from tracarbon_k8s._ledger import Rate
@@ -26,6 +28,8 @@ _MOST_PATIENCE_SECONDS = 2.0
 _PATIENCE = 0.25
 """Part of the interval that names are waited for; after that, those that are known have to do."""
 _FRESH_SECONDS = 1.0
+_PLUGIN_SECONDS = 60.0
+"""How long one may take. The client waits for ever; one that has ended is tried again."""
 _NOBODY = Identity(None)
 
 
@@ -76,7 +80,7 @@ class Node:
         if options.usage == "cgroup":
             self._cgroups = CgroupReader(context.host_root, options.cgroup_root)
         self._cluster = _Cluster(options, context.clock.monotonic, kubernetes)
-        self._is_asking = False
+        self._is_asking, self._asked_at = False, 0.0
         self._users = 0
         self._lock = anyio.Lock()
         self._latest: Reading | None = None
@@ -107,7 +111,9 @@ class Node:
     async def _close(self) -> None:
         self._latest = None
         await self._counting.run_blocking(self._close_files)
-        if not self._is_asking:
+        if self._is_asking:
+            self._cluster.end_plugins()
+        else:
             await self._asking.run_blocking(self._cluster.close)
         self._counting.close()
         self._asking.close()
@@ -155,8 +161,10 @@ class Node:
 
     async def _ask(self, patience_seconds: float) -> bool:
         """Ask the cluster, unless that is still being done; returns whether it has answered."""
-        if not self._is_asking:
-            self._is_asking = True
+        if self._is_asking and self._clock.monotonic() - self._asked_at > _PLUGIN_SECONDS:
+            self._cluster.end_plugins()
+        elif not self._is_asking:
+            self._is_asking, self._asked_at = True, self._clock.monotonic()
             with self._clock.timeout(patience_seconds):
                 await self._asking.run_blocking(self._ask_now)
         return not self._is_asking
@@ -199,6 +207,7 @@ class _Cluster:
             self._api, node_name=node_name, clock=clock, namespaces=self._namespaces, pod_labels=options.pod_labels
         )
         self._usages: Sequence[ContainerUsage] = ()
+        self._thread = 0
         self._missed_at: Mapping[Workload, float] = {}
         self._cards: Mapping[Holder, tuple[str, ...]] = {}
         self._faults: Sequence[str] = ()
@@ -212,6 +221,7 @@ class _Cluster:
 
     def ask(self) -> None:
         """Ask for names, and for what the options want besides. What fails is a problem, and what was known stays."""
+        self._thread = threading.get_native_id()
         self.unconfigured, faults = None, dict[str, None]()
         self._ask_names(faults.setdefault)
         if self._options.usage == "metrics-api":
@@ -231,8 +241,10 @@ class _Cluster:
         fresh = [(usage, known) for usage, known in here if not usage.is_stale(now)]
         rates = [Rate(self._identity(known), usage.cpu_cores, usage.memory_bytes) for usage, known in fresh]
         if not is_answered:
+            is_by_plugin = bool(plugins_of(self._thread))
+            who = "the credential plugin (exec) of the kubeconfig" if is_by_plugin else "the API server"
             known = "names are those of before" if self.has_names else "no pod has a name"
-            return rates, False, (f"the API server has not answered yet: {known}",)
+            return rates, False, (f"{who} has not answered yet: {known}",)
         stale = len(here) - len(fresh)
         problems = list(self._faults)
         if stale:
@@ -268,6 +280,10 @@ class _Cluster:
             return self._identity(known) if known is not None else _NOBODY
         pod = self._directory.pod_of(key)
         return Identity(pod) if pod is not None else _NOBODY
+
+    def end_plugins(self) -> None:
+        """End a credential plugin that `ask` waits for."""
+        end_plugins_of(self._thread)
 
     def close(self) -> None:
         """Let go of connections."""
