@@ -7,6 +7,8 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
+from tracarbon.builder import Tracarbon
+from tracarbon.cli import run_metrics
 from tracarbon.exporters.exporter import Exporter, MetricGenerator
 from tracarbon.exporters.json_exporter import JSONExporter
 from tracarbon.hardwares import EnergyUsage, Sensor
@@ -50,6 +52,20 @@ class TestCommandAsFunctions:
         assert "tracarbon report: " in result.stderr
         assert "carbon intensity of fr: 41.44 g/kWh" in result.stderr
         assert "Traceback" not in result.stderr
+
+    def test_an_interrupt_just_when_it_has_started(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        start, started = Tracarbon.start, list[Tracarbon]()
+
+        def interrupted(tracarbon: Tracarbon) -> None:
+            start(tracarbon)
+            started.append(tracarbon)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(Tracarbon, "start", interrupted)
+        run_metrics("Stdout", "fr")
+        [tracarbon] = started
+        assert tracarbon.exporter.stopped
+        assert tracarbon.report.metric_report
 
     def test_a_short_run(self, tmp_path: Path) -> None:
         script = """

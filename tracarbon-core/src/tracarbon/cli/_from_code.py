@@ -73,8 +73,11 @@ def run_metrics(
         exporter.metric_generators += add_containers_generator(location)
     tracarbon = builder.with_exporter(exporter).with_location(location).build()
     try:
-        with tracarbon:
+        try:  # not `with`, which does not leave what an interrupt keeps it from entering
+            tracarbon.start()
             _wait(tracarbon, running=running)
+        finally:
+            tracarbon.stop()
     except KeyboardInterrupt:
         pass
     finally:
