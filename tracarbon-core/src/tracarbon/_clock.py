@@ -18,7 +18,7 @@ class Clock(Protocol):
         """Seconds that never go back and stand still while the machine is suspended."""
 
     def time(self) -> float:
-        """Seconds since the epoch, for labels only: it may jump."""
+        """Seconds since the epoch, for labels and for dates that others give; no energy goes by it: it may jump."""
 
     async def sleep_until(self, instant: float) -> None:
         """Sleep until the monotonic `instant`; a checkpoint if it has passed."""

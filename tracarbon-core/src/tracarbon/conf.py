@@ -15,7 +15,7 @@ from tracarbon._document import ENVIRONMENT_PREFIX, Problem, parse_seconds
 from tracarbon._environment import read_environment
 from tracarbon._text import Secret
 from tracarbon.exceptions import ConfigurationError
-from tracarbon.locations._settings import checked_url
+from tracarbon.locations._settings import checked_prefix
 
 
 class _DefaultText(str):
@@ -97,7 +97,7 @@ def _text(value: object) -> str:
 
 
 def _address(text: str) -> str:
-    return checked_url(text) if text else text
+    return checked_prefix(text) if text else text
 
 
 _SETTINGS: dict[str, tuple[object, Callable[[Any], Any]]] = {
