@@ -514,6 +514,14 @@ class TestLifting:
                 assert location.co2signal_api_key == "KEY"
         assert [(path, headers["auth-token"]) for path, headers in server.requests] == [("/FR", "KEY")]
 
+    def test_key_of_the_configuration_goes_to_no_other_service(self) -> None:
+        source = CarbonIntensitySource.CO2SignalAPI
+        location = Country(name="fr", co2g_kwh_source=source, co2signal_url="http://127.0.0.1:9/intensity/")
+        tracarbon = Tracarbon(TracarbonConfiguration(co2signal_api_key="KEY"), RecordingExporter(), location)
+        with pytest.raises(CO2SignalAPIKeyIsMissing):
+            tracarbon.start()
+        assert not location.co2signal_api_key
+
     def test_a_live_location_without_any_key_is_refused_as_documented(self) -> None:
         location = Country(name="fr", co2g_kwh_source=CarbonIntensitySource.CO2SignalAPI)
         tracarbon = TracarbonBuilder(exporter=RecordingExporter(), location=location).build()

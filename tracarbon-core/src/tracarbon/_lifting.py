@@ -149,9 +149,10 @@ class Lifting:
         if location.co2g_kwh_source is not CarbonIntensitySource.CO2SignalAPI:
             return
         key, url = self._live_service
-        if key and not location.co2signal_api_key:
+        is_of_that_service = location.co2signal_url in (None, "", url)  # no other one is to get the key
+        if key and not location.co2signal_api_key and is_of_that_service:
             # For good, as all that a location works out: another run may be asking it as well.
-            location.co2signal_api_key, location.co2signal_url = key, location.co2signal_url or url
+            location.co2signal_api_key, location.co2signal_url = key, url
         if isinstance(location, Country):
             location.require_key()
 
