@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import math
+import os
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from dataclasses import field
 from datetime import UTC, datetime
 from pathlib import Path
 from textwrap import dedent
+from typing import Self
 
 import anyio
 import pytest
@@ -178,6 +180,52 @@ class TestStartAndStop:
         with other:
             pass
         assert HOST in other.report.metric_report
+
+    @pytest.mark.parametrize("target", ["tracarbon._background.anyio.run", "threading.Thread.start"])
+    def test_a_start_that_could_not_even_begin_leaves_all_as_it_was(
+        self, target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        sensor = ConstantSensor()
+        generator = EnergyConsumptionGenerator(energy_consumption=sensor)
+        tracarbon = TracarbonBuilder(exporter=RecordingExporter(metric_generators=[generator])).build()
+
+        def refuse(*_: object) -> None:
+            raise OSError("too many open files")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(target, refuse)
+            with pytest.raises(OSError, match="too many open files"):
+                tracarbon.start()
+        assert generator.energy_consumption is sensor
+        with tracarbon:
+            pass
+        assert HOST in tracarbon.report.metric_report
+
+    def test_a_start_that_is_interrupted_is_waited_for_by_stop(self) -> None:
+        is_interrupted = threading.Event()
+
+        class Slow(RecordingExporter):
+            async def __aenter__(self) -> Self:
+                if not is_interrupted.is_set():
+                    os.kill(os.getpid(), signal.SIGINT)
+                with anyio.CancelScope(shield=True):
+                    while not is_interrupted.is_set():
+                        await anyio.sleep(0.01)
+                return await super().__aenter__()
+
+        exporter = Slow(metric_generators=[EnergyConsumptionGenerator(energy_consumption=ConstantSensor())])
+        tracarbon = TracarbonBuilder(exporter=exporter).build()
+        with pytest.raises(KeyboardInterrupt):
+            tracarbon.start()
+        assert not exporter.stopped
+        with pytest.raises(TracarbonException, match=r"runs already; stop\(\) it first"):
+            tracarbon.start()
+        is_interrupted.set()
+        tracarbon.stop()
+        assert exporter.stopped
+        with tracarbon:
+            pass
+        assert HOST in tracarbon.report.metric_report
 
     def test_the_level_of_the_log_is_the_configurations_unless_the_user_has_set_one(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

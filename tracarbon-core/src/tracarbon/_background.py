@@ -24,7 +24,7 @@ class BackgroundPipeline:
 
     Args:
         pipeline: what to run.
-        on_ended: called in that thread when a pipeline that had started has come to its end, whyever.
+        on_ended: called when the pipeline has come to its end, whyever, or could not begin.
     """
 
     def __init__(self, pipeline: Pipeline, on_ended: Callable[[], None] = lambda: None) -> None:
@@ -34,6 +34,7 @@ class BackgroundPipeline:
         self._settled = threading.Event()
         self._ended = threading.Event()
         self._error: BaseException | None = None
+        self._is_to_stop = False
         self._call_in_loop: Callable[[Callable[[], object]], None] | None = None
         self._thread = threading.Thread(target=self._run, name="tracarbon", daemon=True)
 
@@ -43,14 +44,16 @@ class BackgroundPipeline:
         Raises:
             StartupError: components that are not optional did not start.
         """
-        self._thread.start()
         try:
+            self._thread.start()
             if not self._settled.wait(_START_SECONDS):
                 raise StartupError(
                     f"the pipeline did not start within {_START_SECONDS:g} s; a plugin blocks it{self._where()}"
                 )
         except BaseException:
             self._ask_to_stop()
+            if not self._thread.is_alive():
+                self._end()
             raise
         if self._error is not None:
             self._thread.join()
@@ -85,6 +88,7 @@ class BackgroundPipeline:
         return "" if frame is None else f", in {frame.f_code.co_filename}, line {frame.f_lineno}"
 
     def _ask_to_stop(self) -> None:
+        self._is_to_stop = True
         if self._call_in_loop is not None:
             self._call_in_loop(self._pipeline.stop)
 
@@ -94,11 +98,16 @@ class BackgroundPipeline:
         except BaseException as error:  # handed over to whoever started or stops it
             self._error = error
         finally:
-            if self._settled.is_set():
-                self._on_ended()
-            self._settled.set()
-            self._ended.set()
+            self._end()
+
+    def _end(self) -> None:
+        self._pipeline.release()
+        self._on_ended()
+        self._settled.set()
+        self._ended.set()
 
     async def _main(self) -> None:
         self._call_in_loop = current_loop_caller()
+        if self._is_to_stop:  # asked for while there was no loop yet
+            self._pipeline.stop()
         await self._pipeline.run(on_started=self._settled.set)

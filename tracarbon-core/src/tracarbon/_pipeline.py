@@ -171,6 +171,11 @@ class Pipeline:
         if self._waiting is not None:
             self._waiting.cancel()
 
+    def release(self) -> None:
+        """Let go of what the pipeline has borrowed: for one that was not run, since a run does so in the end."""
+        for release in self.at_stop:
+            release()
+
     @property
     def _patience_seconds(self) -> float:
         """How long a close waits for the sensors."""
@@ -205,8 +210,7 @@ class Pipeline:
             self._stopping = False
             for listener in self.listeners:
                 listener.stopped()
-            for release in self.at_stop:
-                release()
+            self.release()
         if errors:
             raise StartupError("\n".join(errors)) from next(self._start_causes(), None)
 

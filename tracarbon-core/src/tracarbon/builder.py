@@ -154,7 +154,8 @@ class Tracarbon:
         try:
             background.start()
         except BaseException:
-            self._note_end()
+            if not background.wait(0):  # interrupted, or blocked by a plugin: `stop` and `wait` wait for its end
+                self._background = background
             raise
         self._background = background
         _running.add(self)
