@@ -241,6 +241,21 @@ async def test_instantaneous_samples_are_integrated_between_the_closes() -> None
     assert exporter.total("energy_consumption_gpu") == pytest.approx(6000.0)
 
 
+async def test_a_sensor_may_learn_when_it_is_entered_how_often_it_wants_to_be_read() -> None:
+    rig = Rig(interval_seconds=10.0)
+    sensor = rig.sensor()
+
+    async def learn() -> None:
+        sensor.sampling_interval_seconds = 2.5  # type: ignore[misc]
+
+    sensor.entering = Script([learn])
+    rig.energy()
+    async with rig.running():
+        await rig.to(10.0)
+        reads = [at - rig.start for at in sensor.read_at]
+    assert reads == pytest.approx([0, 0.15, 2.5, 5, 7.5, 10])
+
+
 async def test_a_generator_with_an_interval_runs_on_the_pipelines_ticks() -> None:
     rig = Rig(interval_seconds=10.0)
     rig.sensor()

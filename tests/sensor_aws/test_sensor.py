@@ -6,7 +6,6 @@ import math
 import os
 import threading
 from collections import namedtuple
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -199,15 +198,16 @@ class TestCards:
             machine.pass_time(1.0, idle=2.0)
             assert (await model.get_energy_usage()).gpu_energy_usage == 52.3
 
-    def test_their_load_is_sampled_often_and_nothing_else_is(self, tmp_path: Path) -> None:
+    async def test_their_load_is_sampled_often_and_nothing_else_is(self, tmp_path: Path) -> None:
         """The kernel adds up the load of processors, but shows that of cards at an instant."""
         path = tmp_path / "sys/class/drm/card0/device/gpu_busy_percent"
         path.parent.mkdir(parents=True)
         context = PluginContext("aws", host_root=tmp_path)
-        made = partial(AWSEC2EnergyConsumption.from_options, AWSEC2EnergyConsumption.Options(), context)
-        assert made().sampling_interval_seconds == math.inf
-        path.write_text("20\n")
-        assert made().sampling_interval_seconds == 5.0
+        options = AWSEC2EnergyConsumption.Options(instance_type="g4ad.xlarge")
+        for load, seconds in (("", math.inf), ("20\n", 5.0)):
+            path.write_text(load)
+            async with AWSEC2EnergyConsumption.from_options(options, context) as model:
+                assert model.sampling_interval_seconds == seconds
         context.close()
 
     @pytest.mark.parametrize("order", [("aws", "nvidia"), ("nvidia", "aws")])

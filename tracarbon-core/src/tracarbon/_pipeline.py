@@ -225,11 +225,8 @@ class Pipeline:
         if (entry := self._location) is not None:
             self._runners.insert(0, LocationRunner(entry.component, entry.plugin, self._terms(entry)))
 
-    def _terms(
-        self, entry: _Entry[Any], *, interval_seconds: float | None = None, timeout_seconds: float = _CALL_SECONDS
-    ) -> Terms:
-        interval = interval_seconds or entry.interval_seconds or 0.0
-        return Terms(self.clock, entry.optional, interval, timeout_seconds)
+    def _terms(self, entry: _Entry[Any], *, timeout_seconds: float = _CALL_SECONDS) -> Terms:
+        return Terms(self.clock, entry.optional, entry.interval_seconds or 0.0, timeout_seconds)
 
     def _sampler(self, entry: _Entry[Sensor]) -> Sampler:
         interval = entry.interval_seconds or entry.plugin.sampling_interval_seconds
@@ -238,7 +235,7 @@ class Pipeline:
             entry.component,
             entry.plugin,
             self.meter,
-            self._terms(entry, interval_seconds=interval, timeout_seconds=timeout),
+            self._terms(entry, timeout_seconds=timeout),
             tick_seconds=self.interval_seconds,
             patience_seconds=self._patience_seconds,
         )

@@ -16,7 +16,7 @@ class Sampler(Runner):
     """Reads one sensor: on its own schedule, and whenever a window is closed.
 
     Args:
-        terms: its interval is its own schedule, or infinity where the windows' closes suffice.
+        terms: its interval is its own schedule, infinity where the windows' closes suffice, or 0: what the sensor says.
         tick_seconds: the pipeline's interval; a sample that would fall together with a close is left to the close.
         patience_seconds: one that takes longer than this to answer is asked at a close, but not waited for.
 
@@ -123,7 +123,7 @@ class Sampler(Runner):
 
     def _next_due(self) -> float | None:
         """The next instant of its own schedule that no close of a window falls on."""
-        interval, opened_at = self._interval, self._meter.opened_at
+        interval, opened_at = self._interval or self.plugin.sampling_interval_seconds, self._meter.opened_at
         if interval >= self._tick or opened_at < 0:
             return None
         slot = int((self.clock.monotonic() - opened_at) / interval + 0.5) + 1

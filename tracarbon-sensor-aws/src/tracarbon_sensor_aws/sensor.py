@@ -135,8 +135,6 @@ class AWSEC2EnergyConsumption(EnergyConsumption):
         self._load = CpuLoad(self.clock)
         self._memory_load = _MeanOfEnds()
         self._gpu_load = _MeanOfEnds()
-        if gpu_load(self.instance.host_root) is not None:
-            self.sampling_interval_seconds = _GPU_SAMPLING_SECONDS  # type: ignore[misc]
         if self.instance_type:
             self._check_type()
 
@@ -195,6 +193,8 @@ class AWSEC2EnergyConsumption(EnergyConsumption):
         self._check_figures()
         self._warn()
         self._devices = _Devices(self.power)
+        if gpu_load(self.instance.host_root) is not None:
+            self.sampling_interval_seconds = _GPU_SAMPLING_SECONDS  # type: ignore[misc]
 
     def _check_figures(self) -> None:
         if self.has_gpu and self.power.gpu is None:
