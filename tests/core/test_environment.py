@@ -88,7 +88,7 @@ def test_the_defaults_are_as_documented_and_in_the_signature() -> None:
         ("metric_prefix_name", "acme", "tracarbon"),
         ("interval_in_seconds", "5", 60),
         ("log_level", "DEBUG", "INFO"),
-        ("co2signal_api_key", "from the environment", ""),
+        ("co2signal_api_key", "from-the-environment", ""),
         (
             "co2signal_url",
             "http://localhost/?zone=",
@@ -107,6 +107,10 @@ def test_what_is_given_wins_even_where_it_is_the_default(
     handed_on: dict[str, Any] = {name: getattr(TracarbonConfiguration(**arguments), name)}
     assert getattr(TracarbonConfiguration(**handed_on), name) == default
     assert str(getattr(TracarbonConfiguration(**{name: None}), name)).removesuffix(".0") == variable
+
+
+def test_a_key_may_end_as_files_do() -> None:
+    assert TracarbonConfiguration(co2signal_api_key=" KEY\n").co2signal_api_key == "KEY"
 
 
 def test_a_key_is_never_shown(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
@@ -178,6 +182,8 @@ def test_a_setting_that_makes_no_sense_is_named(
             "co2signal_url   this is no address such as https://example.org/intensity",
         ),
         ({"co2signal_api_key": 5}, "co2signal_api_key   has to be a text, not int"),
+        ({"co2signal_api_key": "s ecret"}, "co2signal_api_key   the key has blanks or characters that no key has"),
+        ({"co2signal_api_key": "sécret"}, "co2signal_api_key   the key has blanks or characters that no key has"),
         ({"interval_in_seconds": True}, "interval_in_seconds   a duration is text such as"),
         ({"log_level": 10}, "log_level   has to be a text, not int"),
     ],
