@@ -165,6 +165,11 @@ def test_two_records_of_one_series_in_a_window_are_both_kept() -> None:
     assert {item.name: item.value for item in merged} == {"watts": 6.0, "grams": 6.0, "pods": 5.0}
 
 
+def test_tags_may_come_one_by_one() -> None:
+    metric = Metric(name="m", value=1.0, tags=(Tag("k", str(number)) for number in range(2)))  # type: ignore[arg-type]
+    assert metric.format_tags() == ["k:0", "k:1"]
+
+
 def test_tags_make_a_series() -> None:
     assert len(batch(0, [record(1.0, tags=HOST_A), record(2.0, tags=HOST_B), record(3.0)])) == 3
 

@@ -88,6 +88,8 @@ class Metric:
         if self.kind.__class__ is not MetricKind:
             self.kind = MetricKind(self.kind)
         try:
+            if not isinstance(self.tags, list | tuple):
+                self.tags = [*self.tags]
             for tag in self.tags:
                 if tag.__class__ is not Tag and not isinstance(tag, Tag):
                     raise TypeError
