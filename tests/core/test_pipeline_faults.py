@@ -280,11 +280,12 @@ async def test_one_that_blocked_is_forgiven_once_it_has_not_for_many_calls(caplo
         (leak_cancellation, ""),
         (raising(asyncio.CancelledError("odd")), "CancelledError: odd"),
         (raising(SystemExit(3)), "SystemExit: 3"),
+        (raising(GeneratorExit("odd")), "GeneratorExit: odd"),
         (raising(Panic("index out of bounds")), "Panic: index out of bounds"),
         (raising(ExceptionGroup("all", [OSError("one"), ValueError("two")])), "OSError: one; ValueError: two"),
         (raising(BaseExceptionGroup("all", [SystemExit(3), OSError("one")])), "SystemExit: 3; OSError: one"),
     ],
-    ids=["cancellation", "asyncio's cancellation", "exit", "panic", "group", "base group"],
+    ids=["cancellation", "asyncio's cancellation", "exit", "generator exit", "panic", "group", "base group"],
 )
 @pytest.mark.parametrize("who", ["sensor", "generator", "exporter"])
 async def test_whatever_a_plugin_raises_harms_nobody_and_nothing_is_lost(who: str, fault: Fault, reason: str) -> None:

@@ -65,6 +65,17 @@ class Terms:
     timeout_seconds: float
 
 
+def _is_being_closed(error: BaseException) -> bool:
+    """Whether a coroutine is closed from outside of any task, and it is not a plugin that raised this."""
+    if not isinstance(error, GeneratorExit):
+        return False
+    try:
+        anyio.get_current_task()
+    except Exception:
+        return True
+    return False
+
+
 class Runner(ABC):
     """Runs one component in a task of its own.
 
@@ -125,10 +136,8 @@ class Runner(ABC):
             if anyio.current_effective_deadline() == -math.inf:
                 raise
             self._note_failure(error)  # nobody cancelled this task: it is a cancellation that the plugin let slip
-        except GeneratorExit:
-            raise  # this coroutine is being closed
         except BaseException as error:  # some libraries' defects are no Exception, such as a panic of Rust code
-            if is_interrupt(error):
+            if is_interrupt(error) or _is_being_closed(error):
                 raise
             self._note_failure(error)
 
