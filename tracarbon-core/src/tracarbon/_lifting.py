@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from tracarbon._clock import Clock
-from tracarbon._lending import Loans
+from tracarbon._lending import Loans, value_of_field
 from tracarbon._pipeline import Pipeline
 from tracarbon._probing import no_sensor_works, working_sensors
 from tracarbon.emissions.carbon_emissions import CarbonEmission
@@ -97,8 +97,8 @@ class Lifting:
             raise TypeError(f"metric_generators has {generator!r}, which is no MetricGenerator")
         generator = self._loans.take_or_copy(generator)
         emission = getattr(generator, "carbon_emission", None)
-        if emission is not None:
-            self._loans.change(generator, "carbon_emission", self._loans.take_or_copy(emission))
+        if emission is not None and (own := self._loans.take_or_copy(emission)) is not emission:
+            self._loans.change(generator, "carbon_emission", own)
         self._settle_location(generator)
         return generator
 
@@ -219,7 +219,7 @@ def _is_same(one: Sensor, other: Sensor) -> bool:
     if not is_made_from_fields(type(one)):
         return vars(one) == vars(other)
     fields = [item.name for item in dataclasses.fields(one)]
-    return all(getattr(one, name) == getattr(other, name) for name in fields)
+    return all(value_of_field(one, name) == value_of_field(other, name) for name in fields)
 
 
 class _Locations(Location):
