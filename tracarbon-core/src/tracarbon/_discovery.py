@@ -167,11 +167,12 @@ def load_plugin(plugin: InstalledPlugin) -> Any:
     Raises:
         PluginError: it was made for another core, cannot be imported, or does not keep to its contract.
     """
-    _refuse_malformed(_entry_point_of(plugin))
+    entry_point = _entry_point_of(plugin)
+    _refuse_malformed(entry_point)
     _refuse_other_core(plugin)
     failures: list[BaseException] = []
     try:
-        driver = _load(plugin, failures)
+        driver = _Driver(entry_point, failures).driver
     except BaseException as error:
         if is_interrupt(error):
             raise
@@ -201,10 +202,6 @@ class _Driver(DriverManager[Any]):
 
     def list_entry_points(self) -> list[metadata.EntryPoint]:
         return [self._entry_point]
-
-
-def _load(plugin: InstalledPlugin, failures: list[BaseException]) -> Any:
-    return _Driver(_entry_point_of(plugin), failures).driver
 
 
 def _entry_point_of(plugin: InstalledPlugin) -> metadata.EntryPoint:
