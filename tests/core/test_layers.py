@@ -19,7 +19,7 @@ LAYERS = {
         . exceptions metrics report hardwares hardwares.energy hardwares.counter hardwares.cpu_load
         hardwares.power_curve hardwares._* locations locations._*
         exporters exporters._* emissions
-        _clock _collect _document _forwarding _listener _pulse _report_text _states _text _watch _worker
+        _addresses _clock _collect _document _forwarding _listener _pulse _report_text _states _text _watch _worker
     """,
     "contracts": """
         plugin hardwares.sensors locations.location exporters.exporter

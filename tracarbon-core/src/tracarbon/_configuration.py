@@ -12,6 +12,7 @@ from typing import Any
 
 from tracarbon._discovery import EXPORTER, GENERATOR, HOOK, LOCATION, SENSOR, Kind
 from tracarbon._document import Document, Problem, dotted, nearest, parse_seconds, read_document
+from tracarbon._text import has_gaps
 from tracarbon.exceptions import ConfigurationError
 
 DEFAULT_INTERVAL_SECONDS = 60.0
@@ -297,7 +298,7 @@ def parse_prefix(value: str) -> str:
     Raises:
         ValueError: it is not printable, or has blanks.
     """
-    if not value.isprintable() or " " in value:
+    if has_gaps(value):
         raise ValueError(f"has to be printable and without blanks, not {value!r}")
     return value
 

@@ -16,6 +16,11 @@ def human(value: float) -> str:
     return f"{value:.{min(max(decimals, 0), 12)}f}"
 
 
+def has_gaps(text: str) -> bool:
+    """Whether it has blanks, or what cannot be printed."""
+    return not text.isprintable() or " " in text
+
+
 def render_table(rows: Sequence[Sequence[str]]) -> str:
     """Return rows as lines with aligned columns."""
     if not rows:

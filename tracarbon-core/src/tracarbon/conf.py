@@ -15,7 +15,7 @@ from tracarbon._document import ENVIRONMENT_PREFIX, Problem, parse_seconds
 from tracarbon._environment import read_environment
 from tracarbon._text import Secret
 from tracarbon.exceptions import ConfigurationError
-from tracarbon.locations._settings import KEY_FAULT, checked_prefix, is_key
+from tracarbon.locations._settings import checked_key, checked_prefix
 
 
 class _DefaultText(str):
@@ -100,17 +100,11 @@ def _address(text: str) -> str:
     return checked_prefix(text) if text else text
 
 
-def _key(text: str) -> str:
-    if not is_key(text):
-        raise ValueError(KEY_FAULT)
-    return text.strip()
-
-
 _SETTINGS: dict[str, tuple[object, Callable[[Any], Any]]] = {
     "metric_prefix_name": (_PREFIX, lambda value: parse_prefix(_text(value))),
     "interval_in_seconds": (_INTERVAL, parse_seconds),
     "log_level": (_LOG_LEVEL, lambda value: parse_log_level(_text(value))),
-    "co2signal_api_key": (_API_KEY, lambda value: _key(_text(value))),
+    "co2signal_api_key": (_API_KEY, lambda value: checked_key(_text(value))),
     "co2signal_url": (_URL, lambda value: _address(_text(value))),
 }
 

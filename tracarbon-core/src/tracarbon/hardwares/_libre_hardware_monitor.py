@@ -19,6 +19,8 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from tracarbon._addresses import is_web_address
+from tracarbon._text import has_gaps
 from tracarbon.exceptions import TracarbonException
 from tracarbon.hardwares.energy import Device, Fidelity, Scope, UsageType
 
@@ -80,12 +82,10 @@ def check_address(url: str) -> None:
 
 
 def _is_address(url: str) -> bool:
-    try:
-        parts = urllib.parse.urlsplit(url)
-        is_complete = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
+    if not is_web_address(url) or has_gaps(url):
         return False
-    return is_complete and url.isprintable() and " " not in url and (parts.path + parts.query).isascii()
+    parts = urllib.parse.urlsplit(url)
+    return (parts.path + parts.query).isascii()
 
 
 def fetch(url: str, timeout_seconds: float, user: str = "", password: str = "") -> object:

@@ -17,9 +17,9 @@ from urllib.parse import urlsplit
 
 import anyio
 
+from tracarbon._addresses import is_web_address
 from tracarbon._text import Secret
 from tracarbon.exceptions import TracarbonException
-from tracarbon.locations._settings import is_web_address
 
 if TYPE_CHECKING:
     import httpx

@@ -6,21 +6,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from tracarbon._addresses import is_web_address
+from tracarbon._text import has_gaps
 from tracarbon.exceptions import TracarbonException
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
-
-KEY_FAULT = "the key has blanks or characters that no key has; copy it once more"
-
-
-def is_web_address(url: str) -> bool:
-    """Whether it has http or https, a host, and a port that there is, or none."""
-    try:
-        parts = urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # such as a port of 99999
-        return False
 
 
 def checked_url(url: str) -> str:
@@ -29,7 +20,7 @@ def checked_url(url: str) -> str:
     Raises:
         ValueError: it is none of http or https, or has blanks or control characters; does not quote it.
     """
-    if _has_gaps(url):
+    if has_gaps(url):
         raise ValueError("the address has blanks or control characters")
     if not is_web_address(url):
         raise ValueError("this is no address such as https://example.org/intensity")
@@ -48,19 +39,25 @@ def checked_prefix(url: str) -> str:
     return url
 
 
-def is_key(key: str) -> bool:
-    """Whether a header can have it, but for blanks around it."""
-    return key.isascii() and not _has_gaps(key.strip())
-
-
-def checked_key(key: SecretStr) -> SecretStr:
-    """Return a key as it is.
+def checked_key(key: str) -> str:
+    """Return a key without blanks around it.
 
     Raises:
         ValueError: no header can have it; does not quote it.
     """
-    if not is_key(key.get_secret_value()):
-        raise ValueError(KEY_FAULT)
+    stripped = key.strip()
+    if not key.isascii() or has_gaps(stripped):
+        raise ValueError("the key has blanks or characters that no key has; copy it once more")
+    return stripped
+
+
+def checked_secret(key: SecretStr) -> SecretStr:
+    """Return a key as it is.
+
+    Raises:
+        ValueError: as of `checked_key`.
+    """
+    checked_key(key.get_secret_value())
     return key
 
 
@@ -71,7 +68,7 @@ def checked_zone(zone: str) -> str:
         ValueError: no service can know it.
     """
     stripped = zone.strip()
-    if not stripped or _has_gaps(stripped):
+    if not stripped or has_gaps(stripped):
         raise ValueError("a zone is like FR or US-CAL-CISO, without blanks")
     if stripped.lower() == "world":
         raise ValueError("there is no live intensity of the world; give a zone such as FR or US-CAL-CISO")
@@ -88,7 +85,3 @@ def require(check: Callable[[str], str], name: str, value: str) -> None:
         check(value)
     except ValueError as error:
         raise TracarbonException(f"{name}: {error}") from None
-
-
-def _has_gaps(text: str) -> bool:
-    return any(character.isspace() or not character.isprintable() for character in text)

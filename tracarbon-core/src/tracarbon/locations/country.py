@@ -15,7 +15,7 @@ from tracarbon._forwarding import forward
 from tracarbon._text import Secret
 from tracarbon.exceptions import CO2SignalAPIKeyIsMissing, CountryIsMissing, TracarbonException
 from tracarbon.locations._intensity import Factor, Figure, find_factor, nearest_codes
-from tracarbon.locations._settings import KEY_FAULT, checked_key, checked_prefix, is_key, require
+from tracarbon.locations._settings import checked_key, checked_prefix, checked_secret, require
 from tracarbon.locations._timezone import country_of_time_zone, system_time_zone
 from tracarbon.locations.location import CarbonIntensitySource, Location
 from tracarbon.plugin import PluginContext, PluginOptions, Probe
@@ -122,7 +122,7 @@ class Country(Location):
         country: str | None = Field(
             default=None, description="ISO 3166 code such as FR or FRA, or 'world'; default: what the time zone says"
         )
-        co2signal_api_key: Annotated[SecretStr, AfterValidator(checked_key)] | None = Field(
+        co2signal_api_key: Annotated[SecretStr, AfterValidator(checked_secret)] | None = Field(
             default=None, description="key of Electricity Maps: the intensity is live (needs tracarbon-core[live])"
         )
         co2signal_url: Annotated[str, AfterValidator(checked_prefix)] | None = Field(
@@ -318,8 +318,7 @@ class Country(Location):
     def _check_settings(self) -> None:
         if self.co2signal_url:
             require(checked_prefix, "co2signal_url", self.co2signal_url)
-        if not is_key(self.co2signal_api_key or ""):
-            raise TracarbonException(f"co2signal_api_key: {KEY_FAULT}")
+        require(checked_key, "co2signal_api_key", self.co2signal_api_key or "")
 
     def _settle(self) -> None:
         if self.co2g_kwh or self.co2g_kwh_date:

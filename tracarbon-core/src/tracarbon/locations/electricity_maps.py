@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, ConfigDict, Field, SecretStr, model_validator
 
 from tracarbon.locations._answers import FactorType, live_address
-from tracarbon.locations._settings import checked_key, checked_prefix, checked_zone
+from tracarbon.locations._settings import checked_prefix, checked_secret, checked_zone
 from tracarbon.locations.country import Country
 from tracarbon.locations.location import CarbonIntensitySource
 from tracarbon.plugin import PluginContext, PluginOptions, Probe
@@ -33,7 +33,7 @@ class ElectricityMaps(Country):
         zone: Annotated[str, AfterValidator(checked_zone)] = Field(
             min_length=1, description="zone of Electricity Maps, such as FR or US-CAL-CISO"
         )
-        api_key: Annotated[SecretStr, AfterValidator(checked_key)] = Field(
+        api_key: Annotated[SecretStr, AfterValidator(checked_secret)] = Field(
             description='key of Electricity Maps, such as { env = "ELECTRICITYMAPS_API_KEY" }'
         )
         factor_type: FactorType = Field(
